@@ -1,0 +1,117 @@
+"""explain(): the one place that validates, batches and seeds."""
+
+import operator
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from locapprox.explanation import Explanation
+from locapprox.method import Method
+from locapprox.models import Array, Scores, Target, as_tensor, evaluation_mode
+from locapprox.sampling import samples
+
+
+def explain(
+    model: Any,
+    x: Array,
+    method: Method,
+    n_samples: int = 1000,
+    target: Target = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Explanation:
+    """Fit a surrogate to the model around every instance of x.
+
+    Main arguments:
+        model: a `torch.nn.Module`, a scikit-learn estimator (`predict_proba`, else `predict`), or a function of x's own
+            kind of array.
+        x: instances, (b, *input shape): a tensor, an array or a DataFrame, always with a batch axis.
+        method: one of the eight (`lx.lime()`, …) or your own `lx.Method`.
+        n_samples: draws per instance. Occlusion and point masses ignore it; KernelSHAP enumerates if it is ≥ 2ᵈ.
+
+    Other arguments:
+        target: which of several outputs: an int, one int per instance, a range (several at once), or a function from
+            the outputs to one score per row.
+        seed: of the draw, which all instances share unless the neighbourhood draws per instance.
+        batch_size: rows per model call; by default about 2¹⁷ numbers on a CPU.
+        progress: show a bar if it takes longer than two seconds.
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong.
+        MemoryError: if the model runs out of memory; lower batch_size.
+    """
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a Method such as lx.lime(), got {method!r}")
+    n_samples, seed = whole_number(n_samples, "n_samples"), whole_number(seed, "seed", least=0)
+    batch_size = None if batch_size is None else whole_number(batch_size, "batch_size")
+    names = [str(c) for c in x.columns] if isinstance(x, pd.DataFrame) else None
+    inputs = check_instances(as_tensor(x, model), names)
+    with evaluation_mode(model), tqdm(desc=method.name, unit="row", delay=2, disable=not progress, leave=False) as bar:
+        scores = Scores(model, inputs, x, target, batch_size)
+        fits = []
+        for sample in samples(method.neighbourhood, inputs, scores, n_samples, seed, "fit", bar):
+            fits.append((sample.instances, method.surrogate.fit(sample, method.loss)))
+    d = max(fit.weights.shape[-1] for _, fit in fits)
+
+    def whole(name: str) -> Tensor:
+        """One tensor from all batches; NaN where an instance has fewer features."""
+        first = getattr(fits[0][1], name)
+        shape = (len(inputs), *first.shape[1:]) if first.ndim == 2 else (len(inputs), first.shape[1], d)
+        out = first.new_full(shape, torch.nan)
+        for instances, fit in fits:
+            part = getattr(fit, name)
+            out[(instances, slice(None), slice(part.shape[-1])) if part.ndim == 3 else instances] = part
+        return out if scores.several else out[:, 0]
+
+    weights = whole("weights")
+    if getattr(method.neighbourhood, "features", None) is None and d == inputs[0].numel():
+        layout = inputs.shape[1:]
+    else:
+        layout, names = torch.Size([d]), None
+    return Explanation(
+        weights=weights.unflatten(-1, layout),
+        intercept=whole("intercept"),
+        standard_error=whole("standard_error").unflatten(-1, layout),
+        loss=whole("loss"),
+        r2=1 - whole("loss") / whole("constant_loss"),
+        degrees=fits[0][1].degrees,
+        x=inputs,
+        method=method.name,
+        feature_names=names,
+        settings={
+            "n_samples": n_samples,
+            "seed": seed,
+            "target": repr(target),
+            "neighbourhood": repr(method.neighbourhood),
+            "loss": repr(method.loss),
+            "surrogate": repr(method.surrogate),
+        },
+        several=scores.several,
+        source=(method, model, x, target, batch_size),
+    )
+
+
+def whole_number(value: Any, name: str, least: int = 1) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}")
+    return number
+
+
+def check_instances(x: Tensor, names: list[str] | None) -> Tensor:
+    if x.ndim < 2:
+        raise ValueError(f"x needs a batch axis first: got shape {tuple(x.shape)}; pass x[None] for one instance")
+    if x.numel() == 0:
+        raise ValueError(f"x is empty: shape {tuple(x.shape)}")
+    bad = ~torch.isfinite(x).all(0)
+    if bool(bad.any()):
+        where = [names[int(i)] if names else str(tuple(i.tolist())).replace(",)", ")") for i in bad.nonzero()[:5]]
+        raise ValueError(f"x has NaN or infinite values in feature(s) {', '.join(where)}; fill them in first")
+    return x

@@ -1,0 +1,208 @@
+"""A model, whatever it is, as scores: (rows, *input shape) -> (rows, k), and their gradients by autograd."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Array = Tensor | np.ndarray | pd.DataFrame
+Target = int | Sequence[int] | np.ndarray | Tensor | range | Callable[[Any], Any] | None
+
+NO_GRADIENT = (
+    "gradient matching needs the model's gradients, and {why}. Two ways out: fit the same neighbourhood by squared "
+    "error (lx.c_lime(sigma) estimates the same weights as lx.smoothgrad(sigma)), or pass a differentiable model "
+    "(a torch.nn.Module, or a function of tensors with x a tensor)"
+)
+
+
+def as_tensor(x: Array, model: Any) -> Tensor:
+    """x as a floating tensor; an array or DataFrame for a module gets the module's dtype and device."""
+    if isinstance(x, pd.DataFrame):
+        text = [str(c) for c in x.columns if not pd.api.types.is_numeric_dtype(x[c])]
+        if text:
+            raise TypeError(f"x has columns that are not numbers: {', '.join(text)}; encode them first")
+        x = x.to_numpy()
+    if isinstance(x, np.ndarray) and not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
+        raise TypeError(f"x must hold numbers, got an array of dtype {x.dtype}")
+    if not isinstance(x, np.ndarray | Tensor):
+        raise TypeError(f"x must be a tensor, an array or a DataFrame, got {type(x).__name__}")
+    tensor = torch.as_tensor(x).detach()
+    if tensor.is_complex():
+        raise TypeError("x must hold real numbers, got complex ones")
+    if not tensor.is_floating_point():
+        tensor = tensor.to(torch.get_default_dtype())
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if parameter is not None and not isinstance(x, Tensor):
+        tensor = tensor.to(parameter.device, parameter.dtype)
+    return tensor
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Every module in evaluation mode, and back as it was, with a warning if that changes anything."""
+    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    if training:
+        warnings.warn(
+            "the model is in training mode (dropout, batch statistics): it is explained in evaluation mode and put "
+            "back afterwards; call model.eval() to silence this",
+            stacklevel=5,
+        )
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def default_rows(x: Tensor) -> int:
+    """Rows per model call: about 2¹⁷ numbers on a CPU (it stays in cache), 2²³ elsewhere; from shapes alone."""
+    budget = 2**17 if x.device.type == "cpu" else 2**23
+    return max(8, min(2**14, budget // max(1, x[0].numel())))
+
+
+class Scores:
+    """The scores to explain, for rows near the instances x.
+
+    `target` picks them among the model's outputs: None (it has one), an int, one int per instance, a range (several at
+    once), or a function from the outputs to one score per row.
+    """
+
+    def __init__(
+        self, model: Any, x: Tensor, example: Array, target: Target = None, batch_size: int | None = None
+    ) -> None:
+        self.call = _caller(model, example)
+        sees_tensors = isinstance(model, nn.Module) or (isinstance(example, Tensor) and not hasattr(model, "predict"))
+        self.black_box = None if sees_tensors else "it is called with arrays"
+        self.target = target
+        self.input_ndim = x.ndim - 1
+        self.several = isinstance(target, range)
+        self.rows_per_call = batch_size or default_rows(x)
+        self.columns = self._columns(x)
+        probe = torch.arange(min(len(x), 4), device=x.device)
+        with torch.no_grad():
+            first, again = self._scores(x[probe], probe), self._scores(x[probe], probe)
+        if not torch.allclose(first, again, rtol=1e-3, atol=1e-6):
+            raise ValueError("the model's output changes between two calls on the same rows (dropout left on?)")
+        self.k = first.shape[1]
+
+    def values(self, placed: Tensor, instances: Tensor) -> Float[Tensor, "b k n"]:
+        """Scores of placed rows (b, n, *input shape), or (b, n, m, *input shape) to average over m."""
+        with torch.no_grad():
+            return self._of_placed(placed, instances)
+
+    def gradients(
+        self, place: Callable[[Tensor], Tensor], xi: Float[Tensor, "b n d"], instances: Tensor
+    ) -> tuple[Float[Tensor, "b k n"], Float[Tensor, "b k n d"]]:
+        """Scores at place(ξ) and ∇_ξ of them, one backward pass per score."""
+        if self.black_box:
+            raise TypeError(NO_GRADIENT.format(why=self.black_box))
+        with torch.enable_grad():
+            leaf = xi.detach().clone().requires_grad_()
+            y = self._of_placed(place(leaf), instances)
+            if not y.requires_grad:
+                raise TypeError(NO_GRADIENT.format(why="its output does not depend on its input differentiably"))
+            grads = [
+                torch.autograd.grad(y[:, j].sum(), leaf, retain_graph=j + 1 < y.shape[1])[0] for j in range(y.shape[1])
+            ]
+        return y.detach(), torch.stack(grads, dim=1)
+
+    def _of_placed(self, placed: Tensor, instances: Tensor) -> Tensor:
+        b, n = placed.shape[:2]
+        averaged = placed.ndim - 2 - self.input_ndim
+        rows = placed.flatten(0, 1 + averaged)
+        per_instance = len(rows) // b
+        scores = self._scores(rows, instances.repeat_interleave(per_instance))
+        return scores.reshape(b, n, -1, scores.shape[1]).mean(2).movedim(2, 1)
+
+    def _scores(self, rows: Tensor, instances: Tensor) -> Float[Tensor, "rows k"]:
+        out = self._guarded(rows)
+        if callable(self.target):
+            out = self.target(out)
+        if not isinstance(out, Tensor):
+            try:
+                out = torch.as_tensor(np.asarray(out), device=rows.device)
+            except (TypeError, ValueError) as error:
+                raise TypeError(
+                    f"the model must return numbers, one row per input; it returned {type(out).__name__}. Wrap it in a "
+                    "function that returns the scores"
+                ) from error
+        if not out.is_floating_point():
+            out = out.to(rows.dtype)
+        out = out.unsqueeze(1) if out.ndim == 1 else out
+        if out.ndim != 2 or len(out) != len(rows):
+            raise ValueError(
+                f"the model must return one row of scores per input: {len(rows)} inputs gave shape {tuple(out.shape)}"
+            )
+        if not bool(torch.isfinite(out).all()):
+            raise ValueError("the model returned NaN or infinite values near the explained inputs")
+        return self._pick(out, instances)
+
+    def _guarded(self, rows: Tensor) -> Any:
+        try:
+            return self.call(rows)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error):
+                raise MemoryError(f"out of memory on {len(rows)} rows: lower batch_size below that") from error
+            raise ValueError(f"the model failed on rows of shape {tuple(rows.shape)}: {error}") from error
+        except Exception as error:
+            raise ValueError(f"the model failed on rows of shape {tuple(rows.shape)}: {error}") from error
+
+    def _pick(self, out: Tensor, instances: Tensor) -> Tensor:
+        outputs = out.shape[1]
+        if self.columns is None:
+            if outputs > 1:
+                raise ValueError(
+                    f"the model has {outputs} outputs: choose with target=0 … {outputs - 1}, one int per instance, "
+                    f"range({outputs}) for all, or a function of the outputs"
+                )
+            return out
+        if int(self.columns.min()) < 0 or int(self.columns.max()) >= outputs:
+            raise ValueError(f"target is out of range: the model's outputs are 0 … {outputs - 1}, got {self.target}")
+        return out.gather(1, self.columns[instances] if len(self.columns) > 1 else self.columns.expand(len(out), -1))
+
+    def _columns(self, x: Tensor) -> Tensor | None:
+        """Output columns to keep, (1, k) or (b, 1)."""
+        if self.target is None or callable(self.target):
+            return None
+        columns = torch.as_tensor(np.asarray(self.target), device=x.device)
+        if columns.is_floating_point() or columns.dtype == torch.bool or columns.numel() == 0:
+            raise TypeError(f"target must be None, int(s), a range or a function, got {self.target!r}")
+        if self.several or columns.ndim == 0:
+            return columns.reshape(1, -1).long()
+        if columns.shape != (len(x),):
+            raise ValueError(
+                f"target has shape {tuple(columns.shape)}, expected one int per instance ({len(x)}); for several "
+                "outputs at once use a range"
+            )
+        return columns.reshape(-1, 1).long()
+
+
+def _caller(model: Any, example: Array) -> Callable[[Tensor], Any]:
+    """The model as a function of a tensor of rows: scikit-learn estimators see arrays or DataFrames, functions x's."""
+    if isinstance(model, nn.Module):
+        return model
+    predict = getattr(model, "predict_proba", None) or getattr(model, "predict", None)
+    if predict is None and not callable(model):
+        raise TypeError(
+            f"model must be a torch.nn.Module, an estimator with predict_proba or predict, or callable; got {model!r}"
+        )
+    if predict is None and isinstance(example, Tensor):
+        return model
+    names = example.columns if isinstance(example, pd.DataFrame) else None
+    if predict is not None and hasattr(model, "feature_names_in_"):
+        names = model.feature_names_in_ if names is None else names
+    function = predict or model
+
+    def call(rows: Tensor) -> Any:
+        array = rows.detach().cpu().numpy()
+        return function(array if names is None else pd.DataFrame(array, columns=names))
+
+    return call

@@ -1,0 +1,222 @@
+"""Neighbourhoods: a distribution of ξ and a way to place ξ around x₀. Yours needs only `draw` and `place`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox.distributions import Distribution, Draw, block_size
+
+Features = Tensor | np.ndarray | Sequence[int]
+Baseline = float | Tensor | np.ndarray | Callable[[Tensor], Tensor]
+
+
+class Neighbourhood(Protocol):
+    """Where a surrogate is fitted. Shapes: x is (b, *input shape), xi is (n, d) for all instances or (b, n, d).
+
+    Optional: `whole_budget = True` if `draw` must see all n at once (a quadrature, a stratified design); otherwise
+    draws are asked for in blocks and must be independent.
+    """
+
+    def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw: ...
+
+    def place(self, x: Tensor, xi: Tensor) -> Tensor:
+        """The inputs x_ξ, (b, n, *input shape), differentiable in xi.
+
+        A further axis after n, (b, n, m, *input shape), is a sample over which the model is averaged.
+        """
+        ...
+
+
+def stream(neighbourhood: Neighbourhood, x: Tensor, n: int, rng: torch.Generator) -> Iterator[Draw]:
+    """The draw in blocks whose size depends on d alone."""
+    own = getattr(neighbourhood, "stream", None)
+    if own is not None:
+        yield from own(x, n, rng)
+    elif getattr(neighbourhood, "whole_budget", False):
+        yield neighbourhood.draw(x, n, rng)
+    else:
+        size = block_size(x[0].numel())
+        for start in range(0, n, size):
+            yield neighbourhood.draw(x, min(size, n - start), rng)
+
+
+@dataclass(frozen=True)
+class ExponentialKernel:
+    """Weight exp(−D² / width²), D the Euclidean distance from x₀, measured on the input or on ξ.
+
+    The same kernel elsewhere: the paper's authors use exp(−D²/w²) on the input: `width = w`. captum's
+    `get_exp_kernel_similarity_function("euclidean", w)` is exp(−D²/(2w²)) on the input: `width = √2 w`. lime takes the
+    square root, so exp(−D²/(2w²)) on standardised ξ with w = ¾√d by default: `width = √2 w, measured_in="xi"`.
+    """
+
+    width: float
+    measured_in: Literal["x", "xi"] = "x"
+
+    def __post_init__(self) -> None:
+        if not self.width > 0:
+            raise ValueError(f"width must be positive, got {self.width}")
+        if self.measured_in not in ("x", "xi"):
+            raise ValueError(f'measured_in must be "x" or "xi", got {self.measured_in!r}')
+
+    def apply(self, draw: Draw, squared_distance: Float[Tensor, "b n"]) -> Draw:
+        kernel = torch.exp(-squared_distance / self.width**2)
+        return replace(draw, weight=torch.where(draw.weight.isinf(), torch.inf, draw.weight * kernel))
+
+
+class _Placement:
+    """What the two placements share: blocks come from the distribution, weights from the kernel."""
+
+    distribution: Distribution
+    kernel: ExponentialKernel | None
+
+    @property
+    def whole_budget(self) -> bool:
+        return getattr(self.distribution, "whole_budget", False)
+
+    def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
+        return self._weigh(x, self.distribution.draw(self._dimension(x), n, rng, x.dtype))
+
+    def stream(self, x: Tensor, n: int, rng: torch.Generator) -> Iterator[Draw]:
+        d = self._dimension(x)
+        own = getattr(self.distribution, "stream", None)
+        if own is not None:
+            yield from (self._weigh(x, draw) for draw in own(d, n, rng, x.dtype))
+        elif self.whole_budget:
+            yield self.draw(x, n, rng)
+        else:
+            size = block_size(d)
+            yield from (self.draw(x, min(size, n - start), rng) for start in range(0, n, size))
+
+    def _weigh(self, x: Tensor, draw: Draw) -> Draw:
+        return draw if self.kernel is None else self.kernel.apply(draw, self._squared_distance(x, draw.xi.double()))
+
+    def _dimension(self, x: Tensor) -> int:
+        raise NotImplementedError
+
+    def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Additive(_Placement):
+    """x_ξ = x₀ + ξ, one entry of ξ per entry of x."""
+
+    distribution: Distribution
+    kernel: ExponentialKernel | None = None
+
+    def place(self, x: Tensor, xi: Tensor) -> Tensor:
+        return x.unsqueeze(1) + xi.reshape(*xi.shape[:-1], *x.shape[1:])
+
+    def to_input(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Slopes s and origin o with g = intercept + s · (x′ − o); see `Explanation.predict`."""
+        return self.on_input(x, weights), x
+
+    def on_input(self, x: Tensor, weights: Tensor) -> Tensor:
+        """(b, k, d) -> (b, k, *input shape)."""
+        return weights.reshape(*weights.shape[:2], *x.shape[1:])
+
+    def _dimension(self, x: Tensor) -> int:
+        return x[0].numel()
+
+    def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
+        return xi.square().sum(-1).expand(len(x), -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Multiplicative(_Placement):
+    """x_ξ = b + (x₀ − b) ⊙ lift(ξ): ξ = 1 is the input, ξ = 0 the baseline b.
+
+    `baseline` is a number, one input (a tensor of the input's shape), a background sample (m, *input shape) over which
+    the model is averaged, or a function from x to one baseline per instance (a blurred image, say).
+    `features` labels the entries of an input 0 … d − 1 and `lift` copies one ξ per label onto them (a group of columns,
+    a patch, a superpixel); it broadcasts against the input's shape, or has a leading axis with one labelling per
+    instance. Default: every entry is a feature.
+    """
+
+    distribution: Distribution
+    baseline: Baseline = 0.0
+    features: Features | None = None
+    kernel: ExponentialKernel | None = None
+
+    def place(self, x: Tensor, xi: Tensor) -> Tensor:
+        base = self._base(x).unsqueeze(1)  # (b or 1, 1, m, *input shape)
+        placed = torch.addcmul(base, x[:, None, None] - base, self._lift(x, xi).unsqueeze(2))
+        return placed.squeeze(2) if base.shape[2] == 1 else placed
+
+    def batches(self, x: Tensor) -> list[Tensor]:
+        """Indices of the instances that can share a draw: those with equally many features."""
+        if self._labels_differ(x):
+            count = torch.as_tensor(self.features).flatten(1).amax(1)
+            return [torch.nonzero(count == c).flatten() for c in count.unique()]
+        return [torch.arange(len(x))]
+
+    def at(self, x: Tensor, instances: Tensor | slice) -> "Multiplicative":
+        """The neighbourhood of some of the instances x: the same, unless features differ between them."""
+        if self._labels_differ(x):
+            return replace(self, features=torch.as_tensor(self.features)[instances])
+        return self
+
+    def to_input(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The least-norm slopes s_j = w_g (x₀ − b)_j / Σ_{k∈g} (x₀ − b)_k², 0 where x₀ = b; the origin is b.
+
+        With a background sample b is its mean.
+        """
+        base = self._base(x).to(weights.dtype).mean(1)
+        gap = x.to(weights.dtype) - base
+        square = self._group_sum(x, gap.square()).unsqueeze(1)
+        per_feature = torch.where(square > 0, weights / square, 0.0)
+        return self._lift(x, per_feature) * gap.unsqueeze(1), base.expand(x.shape)
+
+    def on_input(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Each feature's weight copied onto its entries: (b, k, d) -> (b, k, *input shape)."""
+        return self._lift(x, weights)
+
+    def _dimension(self, x: Tensor) -> int:
+        return x[0].numel() if self.features is None else int(torch.as_tensor(self.features).max()) + 1
+
+    def _labels_differ(self, x: Tensor) -> bool:
+        return self.features is not None and torch.as_tensor(self.features).ndim == x.ndim
+
+    def _labels(self, x: Tensor) -> Tensor:
+        """(1, entries), or (b, entries) if instances are labelled differently."""
+        labels = torch.as_tensor(self.features, device=x.device)
+        labels = labels if labels.ndim == x.ndim else labels.unsqueeze(0)
+        return labels.expand(len(labels), *x.shape[1:]).flatten(1)
+
+    def _lift(self, x: Tensor, xi: Tensor) -> Tensor:
+        """(n, d) or (b, n, d) -> (1 or b, n, *input shape)."""
+        xi = xi if xi.ndim == 3 else xi.unsqueeze(0)
+        if self.features is not None:
+            labels = self._labels(x)
+            if len(labels) == 1:
+                xi = xi[..., labels[0]]
+            else:
+                xi = xi.expand(len(labels), -1, -1).gather(2, labels[:, None].expand(-1, xi.shape[1], -1))
+        return xi.reshape(*xi.shape[:2], *x.shape[1:])
+
+    def _base(self, x: Tensor) -> Tensor:
+        """(b or 1, m, *input shape), with m = 1 unless the baseline is a background sample."""
+        if callable(self.baseline):
+            return self.baseline(x).unsqueeze(1)
+        base = torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device)
+        return base.unsqueeze(0) if base.ndim == x.ndim else base.expand(x.shape[1:])[None, None]
+
+    def _group_sum(self, x: Tensor, entries: Tensor) -> Tensor:
+        """(b, *input shape) -> (b, d), summed over each feature's entries."""
+        flat = entries.flatten(1)
+        if self.features is None:
+            return flat
+        total = flat.new_zeros(len(flat), self._dimension(x))
+        return total.scatter_add(1, self._labels(x).expand(len(flat), -1), flat)
+
+    def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
+        removed = (1 - xi).square()
+        if self.kernel is not None and self.kernel.measured_in == "xi":
+            return removed.sum(-1).expand(len(x), -1)
+        gap = x.double().unsqueeze(1) - self._base(x).double()
+        return self._group_sum(x, gap.square().mean(1)) @ removed.mT

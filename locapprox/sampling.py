@@ -1,0 +1,189 @@
+"""One draw for a batch of instances, block by block, and the model's answers to it."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from locapprox.losses import Loss
+from locapprox.models import Scores
+from locapprox.neighbourhoods import Neighbourhood, stream
+from locapprox.solve import residual
+
+MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
+GradientSink = Callable[[slice, slice, Tensor], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some rows of a draw: those to fit, and those to interpolate (`exact`)."""
+
+    xi: Float[Tensor, "n d"]
+    weight: Float[Tensor, "g n"]  # g = 1, or one row per instance; finite
+    unit: int
+    fixed: int
+    coarse: Float[Tensor, "1 n"] | None
+    exact: Float[Tensor, "e d"]
+
+
+def generator(seed: int, neighbourhood: Any, role: str, x: Tensor) -> torch.Generator:
+    """Seeded by (seed, kind of neighbourhood, role, d): the same for any batch and for all parameters of a kind."""
+    words = np.random.SeedSequence([seed, zlib.crc32(f"{_kind(neighbourhood)}|{role}".encode()), x[0].numel()])
+    return torch.Generator(x.device).manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+
+
+def _kind(part: Any) -> str:
+    inner = (
+        [_kind(getattr(part, f.name)) for f in fields(part) if f.name == "distribution"] if is_dataclass(part) else []
+    )
+    return "/".join([type(part).__qualname__, *inner])
+
+
+def samples(
+    neighbourhood: Neighbourhood, x: Tensor, scores: Scores, n: int, seed: int, role: str, bar: tqdm | None = None
+) -> "Iterator[Sample]":
+    """The instances in batches that share a draw and fit into memory; every batch sees the same draw.
+
+    One draw for one instance tells how large the batches may be, from shapes alone.
+    """
+    whole = getattr(neighbourhood, "whole_budget", False)
+    probe = neighbourhood.draw(x[:1], n if whole else 2, generator(seed, neighbourhood, role, x))
+    rows, d = (len(probe.weight.flatten()) if whole else n), probe.xi.shape[-1]
+    if bar is not None:
+        bar.total = rows * len(x)
+    numbers = scores.k * rows + 8 * scores.k * d + (d * d if probe.weight.ndim == 2 else 0)
+    together = 1 if probe.xi.ndim == 3 else max(1, MEMORY // numbers)
+    batches = getattr(neighbourhood, "batches", lambda x: [torch.arange(len(x))])(x)
+    for batch in batches:
+        for instances in batch.to(x.device).split(together):
+            here = neighbourhood.at(x, instances) if hasattr(neighbourhood, "at") else neighbourhood
+            yield Sample(here, x[instances], instances, scores, n, rows, seed, role, bar)
+
+
+class Sample:
+    """The draw of one role (fitting, validating) for instances x that share it. Iterating again repeats the draw."""
+
+    def __init__(
+        self,
+        neighbourhood: Neighbourhood,
+        x: Tensor,  # the instances of this sample
+        instances: Tensor,  # their places in the whole batch
+        scores: Scores,
+        n: int,
+        rows: int,
+        seed: int,
+        role: str,
+        bar: tqdm | None = None,
+    ) -> None:
+        self.neighbourhood, self.x, self.instances, self.scores = neighbourhood, x, instances, scores
+        self.n, self.seed, self.role, self.bar = n, seed, role, bar
+        self.k = scores.k
+        self.keep_outputs = len(x) * scores.k * rows <= MEMORY
+
+    def blocks(self) -> Iterator[Block]:
+        rng = generator(self.seed, self.neighbourhood, self.role, self.x)
+        for draw in stream(self.neighbourhood, self.x, self.n, rng):
+            xi = draw.xi[0] if draw.xi.ndim == 3 else draw.xi  # per instance: the batch is one instance
+            weight = torch.atleast_2d(draw.weight).to(self.dtype)
+            _check(xi, weight, len(self.x))
+            exact = weight[0].isinf()
+            if not bool((weight.isinf() == exact).all()):
+                raise ValueError(
+                    "weight is inf for some instances and finite for others in the same row; draw xi per instance, "
+                    "(b, n, d), instead"
+                )
+            if exact.any():
+                keep = ~exact
+                coarse = None if draw.coarse is None else draw.coarse[keep][None]
+                fixed = int(keep[: draw.fixed].sum())
+                yield Block(xi[keep], weight[:, keep], draw.unit, fixed, coarse, xi[exact])
+            else:
+                coarse = None if draw.coarse is None else draw.coarse[None]
+                yield Block(xi, weight, draw.unit, draw.fixed, coarse, xi[:0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Where systems are solved: float64, or float32 on devices without it."""
+        return torch.float32 if self.x.device.type == "mps" else torch.float64
+
+    def values(self, block: Block) -> tuple[Tensor, Tensor]:
+        """The model at the block's rows to interpolate (b, k, e) and to fit (b, k, n)."""
+        xi = torch.cat([block.exact, block.xi]) if len(block.exact) else block.xi
+        y = xi.new_empty(len(self.x), self.k, len(xi))
+        for i, rows in self._chunks(len(xi), 1):
+            place, x, instances = self._placing(i)
+            y[i, :, rows] = self.scores.values(place(x, xi[rows]), instances)
+        e = len(block.exact)
+        return y[..., :e], y[..., e:]
+
+    def gradients(self, block: Block, sink: GradientSink) -> tuple[Tensor, Tensor]:
+        """As `values`; hands ∇_ξ of the rows to fit, (b, k, n, d) in chunks of instances × rows, to `sink`."""
+        y = block.xi.new_empty(len(self.x), self.k, len(block.xi))
+        at_exact = block.xi.new_empty(len(self.x), self.k, len(block.exact))
+        for i, rows in self._chunks(len(block.xi), block.unit, block.fixed):
+            place, x, instances = self._placing(i)
+            xi = block.xi[rows].expand(len(x), -1, -1)
+            y[i, :, rows], gradient = self.scores.gradients(lambda leaf: place(x, leaf), xi, instances)  # noqa: B023
+            sink(i, rows, gradient)
+        if len(block.exact):
+            for i, rows in self._chunks(len(block.exact), 1):
+                place, x, instances = self._placing(i)
+                at_exact[i, :, rows] = self.scores.values(place(x, block.exact[rows]), instances)
+        return at_exact, y
+
+    def loss_of(
+        self, weights: Float[Tensor, "b k d"], intercept: Float[Tensor, "b k"], loss: Loss
+    ) -> Float[Tensor, "b k"]:
+        """The weighted mean loss of g(ξ) = w · ξ + intercept over the rows to fit."""
+        total, weight_sum = torch.zeros_like(intercept), torch.zeros_like(intercept[:, :1])
+
+        def squares(block: Block) -> GradientSink:
+            def take(i: slice, rows: slice, gradient: Tensor) -> None:
+                weight = block.weight[i if len(block.weight) > 1 else slice(None), rows]
+                gap = gradient.to(self.dtype) - weights[i, :, None]
+                total[i] += loss.gradient * (weight[:, None] * gap.square().sum(-1)).sum(-1)
+
+            return take
+
+        for block in self.blocks():
+            y = self.gradients(block, squares(block))[1] if loss.gradient else self.values(block)[1]
+            rest = residual(y.to(self.dtype), weights @ block.xi.to(self.dtype).mT + intercept[..., None])
+            total += loss.value * (block.weight[:, None] * rest.square()).sum(-1)
+            weight_sum += block.weight.sum(-1, keepdim=True)
+        return torch.where(total > 0, total / weight_sum, 0.0)
+
+    def _placing(self, i: slice) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
+        at = getattr(self.neighbourhood, "at", None)
+        here = self.neighbourhood if at is None else at(self.x, i)
+        return here.place, self.x[i], self.instances[i]
+
+    def _chunks(self, n: int, unit: int, fixed: int = 0) -> Iterator[tuple[slice, slice]]:
+        """Instances × rows for one model call each: whole units, `rows_per_call` rows or just under."""
+        per_call = max(unit, self.scores.rows_per_call)
+        edges = [0] if fixed in (0, n) else [0, fixed]
+        for first, last in zip(edges, [*edges[1:], n], strict=True):
+            step = max(unit, min(per_call, last - first) // unit * unit)
+            instances = max(1, per_call // step)
+            for i in range(0, len(self.x), instances):
+                for j in range(first, last, step):
+                    chunk = slice(i, min(i + instances, len(self.x))), slice(j, min(j + step, last))
+                    yield chunk
+                    if self.bar is not None:
+                        self.bar.update((chunk[0].stop - i) * (chunk[1].stop - j))
+
+
+def _check(xi: Tensor, weight: Tensor, b: int) -> None:
+    """The clauses of the contract of a draw that every block is held to."""
+    if xi.ndim != 2 or weight.shape[-1] != len(xi) or len(weight) not in (1, b):
+        raise ValueError(
+            f"a draw needs xi (n, d) or (b, n, d) and weight (n,) or (b, n); got xi {tuple(xi.shape)} and weight "
+            f"{tuple(weight.shape)} for {b} instances"
+        )
+    if bool((weight < 0).any()) or bool(weight.isnan().any()):
+        raise ValueError("a draw's weights must not be negative or NaN")

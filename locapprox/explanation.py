@@ -114,7 +114,7 @@ class Explanation:
         return frame if self.several else frame.drop(columns="target")
 
     def plot(self, ax: Axes | None = None, instance: int = 0, score: int = 0, top: int = 15) -> Axes:
-        """One instance: a bar per feature with its 95 % interval, or the weights as an image if they have one's shape."""
+        """One instance: bars with 95 % intervals, or an image if x is one and every entry has a weight."""
         ax = plt.gca() if ax is None else ax
         weights = self._by_score(self.weights)[instance, score].cpu().numpy()
         ax.set_title(f"{self.method} ($R^2$ = {float(self.r2.reshape(len(self.x), -1)[instance, score]):.2f})")

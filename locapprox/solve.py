@@ -22,7 +22,8 @@ def design(xi: Float[Tensor, "n d"], intercept: bool, dtype: torch.dtype) -> Flo
 def residual(y: Float[Tensor, "b k n"], fitted: Float[Tensor, "b k n"]) -> Float[Tensor, "b k n"]:
     """y − fitted, and 0 where that is rounding: a surrogate that interpolates has no loss."""
     gap = y - fitted
-    return torch.where(gap.abs() > 64 * torch.finfo(y.dtype).eps * (y.abs() + fitted.abs()), gap, 0.0)
+    largest = y.abs().amax(-1, keepdim=True) if y.shape[-1] else 0.0
+    return torch.where(gap.abs() > 64 * torch.finfo(y.dtype).eps * largest, gap, 0.0)
 
 
 def weighted_gram(X: Float[Tensor, "n p"], weight: Float[Tensor, "*g n"]) -> Float[Tensor, "*g p p"]:

@@ -29,6 +29,9 @@ from locapprox.neighbourhoods import Additive as Additive
 from locapprox.neighbourhoods import ExponentialKernel as ExponentialKernel
 from locapprox.neighbourhoods import Multiplicative as Multiplicative
 from locapprox.neighbourhoods import Neighbourhood as Neighbourhood
+from locapprox.surrogates import Constrained as Constrained
 from locapprox.surrogates import Linear as Linear
+from locapprox.surrogates import Logistic as Logistic
+from locapprox.surrogates import Sparse as Sparse
 
 __version__ = "0.1.0"

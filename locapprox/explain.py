@@ -53,7 +53,8 @@ def explain(
     with evaluation_mode(model), tqdm(desc=method.name, unit="row", delay=2, disable=not progress, leave=False) as bar:
         scores = Scores(model, inputs, x, target, batch_size)
         fits = []
-        for sample in samples(method.neighbourhood, inputs, scores, n_samples, seed, "fit", bar):
+        held = getattr(method.surrogate, "keeps_gradients", False) and method.loss.gradient > 0
+        for sample in samples(method.neighbourhood, inputs, scores, n_samples, seed, "fit", bar, held):
             fits.append((sample.instances, method.surrogate.fit(sample, method.loss)))
     d = max(fit.weights.shape[-1] for _, fit in fits)
 
@@ -91,6 +92,7 @@ def explain(
             "surrogate": repr(method.surrogate),
         },
         several=scores.several,
+        link=getattr(method.surrogate, "link", "identity"),
         source=(method, model, x, target, batch_size),
     )
 

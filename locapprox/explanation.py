@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from scipy import stats
 from torch import Tensor
 
+from locapprox.evaluate import LINKS, mean_loss
 from locapprox.models import Scores, evaluation_mode
 from locapprox.neighbourhoods import Neighbourhood
 from locapprox.sampling import samples
@@ -39,6 +40,7 @@ class Explanation:
     feature_names: list[str] | None
     settings: dict[str, Any]
     several: bool = False
+    link: str = "identity"  # g = link(w · ξ + intercept), see LINKS
     source: tuple[Any, ...] | None = field(default=None)  # method, model and their arguments; not saved
     slopes: tuple[Tensor, Tensor] | None = field(default=None)  # of a loaded explanation
 
@@ -67,7 +69,7 @@ class Explanation:
             for sample in samples(method.neighbourhood, self.x, scores, n, seed, "validate"):
                 i = sample.instances
                 some = weights[i][..., : int((~weights[i[0], 0].isnan()).sum())]
-                loss[i] = sample.loss_of(some, intercept[i], method.loss)
+                loss[i] = mean_loss(sample, some, intercept[i], method.loss, self.link)
         return loss.reshape(self.loss.shape)
 
     def predict(self, inputs: Tensor | np.ndarray) -> Tensor:
@@ -88,6 +90,7 @@ class Explanation:
             )
         slopes, origin = self._on_inputs()
         value = slopes.flatten(2) @ (x - origin.unsqueeze(1)).flatten(2).mT + self.intercept.reshape(len(x), -1, 1)
+        value = LINKS[self.link](value)[0]
         value = value if self.several else value[:, 0]
         return value[..., 0] if one else value
 
@@ -141,6 +144,7 @@ class Explanation:
             "feature_names": self.feature_names,
             "settings": self.settings,
             "several": self.several,
+            "link": self.link,
         }
         arrays = {name: getattr(self, name).cpu().numpy() for name in ARRAYS}
         if self.slopes is not None or self.source is not None:

@@ -63,8 +63,8 @@ def evaluation_mode(model: Any) -> Iterator[None]:
 
 
 def default_rows(x: Tensor) -> int:
-    """Rows per model call: about 2¹⁷ numbers on a CPU (it stays in cache), 2²³ elsewhere; from shapes alone."""
-    budget = 2**17 if x.device.type == "cpu" else 2**23
+    """Rows per model call, from shapes alone: what stays in a CPU's cache (images have larger activations)."""
+    budget = 2**23 if x.device.type != "cpu" else 2**18 if x.ndim == 2 else 2**17
     return max(8, min(2**14, budget // max(1, x[0].numel())))
 
 
@@ -87,11 +87,11 @@ class Scores:
         self.rows_per_call = batch_size or default_rows(x)
         self.columns = self._columns(x)
         probe = torch.arange(min(len(x), 4), device=x.device)
+        self.k = 1 if self.columns is None else self.columns.shape[1]
         with torch.no_grad():
             first, again = self._scores(x[probe], probe), self._scores(x[probe], probe)
         if not torch.allclose(first, again, rtol=1e-3, atol=1e-6):
             raise ValueError("the model's output changes between two calls on the same rows (dropout left on?)")
-        self.k = first.shape[1]
 
     def values(self, placed: Tensor, instances: Tensor) -> Float[Tensor, "b k n"]:
         """Scores of placed rows (b, n, *input shape), or (b, n, m, *input shape) to average over m."""
@@ -105,22 +105,23 @@ class Scores:
         if self.black_box:
             raise TypeError(NO_GRADIENT.format(why=self.black_box))
         with torch.enable_grad():
-            leaf = xi.detach().clone().requires_grad_()
+            leaf = xi.detach().requires_grad_()
             y = self._of_placed(place(leaf), instances)
             if not y.requires_grad:
                 raise TypeError(NO_GRADIENT.format(why="its output does not depend on its input differentiably"))
             grads = [
                 torch.autograd.grad(y[:, j].sum(), leaf, retain_graph=j + 1 < y.shape[1])[0] for j in range(y.shape[1])
             ]
-        return y.detach(), torch.stack(grads, dim=1)
+        return y.detach(), torch.stack(grads, dim=1) if len(grads) > 1 else grads[0].unsqueeze(1)
 
     def _of_placed(self, placed: Tensor, instances: Tensor) -> Tensor:
         b, n = placed.shape[:2]
-        averaged = placed.ndim - 2 - self.input_ndim
-        rows = placed.flatten(0, 1 + averaged)
-        per_instance = len(rows) // b
-        scores = self._scores(rows, instances.repeat_interleave(per_instance))
-        return scores.reshape(b, n, -1, scores.shape[1]).mean(2).movedim(2, 1)
+        lead = placed.ndim - self.input_ndim
+        rows = placed.flatten(0, lead - 1)
+        scores = self._scores(rows, instances).reshape(b, -1, self.k)
+        if lead == 3:
+            scores = scores.unflatten(1, (n, -1)).mean(2)
+        return scores.movedim(2, 1)
 
     def _scores(self, rows: Tensor, instances: Tensor) -> Float[Tensor, "rows k"]:
         out = self._guarded(rows)
@@ -166,7 +167,10 @@ class Scores:
             return out
         if int(self.columns.min()) < 0 or int(self.columns.max()) >= outputs:
             raise ValueError(f"target is out of range: the model's outputs are 0 … {outputs - 1}, got {self.target}")
-        return out.gather(1, self.columns[instances] if len(self.columns) > 1 else self.columns.expand(len(out), -1))
+        columns = self.columns
+        if len(columns) > 1:
+            columns = columns[instances].repeat_interleave(len(out) // len(instances), dim=0)
+        return out.gather(1, columns.expand(len(out), -1))
 
     def _columns(self, x: Tensor) -> Tensor | None:
         """Output columns to keep, (1, k) or (b, 1)."""

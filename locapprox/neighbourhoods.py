@@ -92,6 +92,19 @@ class _Placement:
             size = block_size(d)
             yield from (self.draw(x, min(size, n - start), rng) for start in range(0, n, size))
 
+    def workable_width(self, x: Tensor, n: int, rng: torch.Generator, rows: int) -> float:
+        """The smallest width (in steps of a quarter) for which n draws have an effective size of `rows` everywhere."""
+        assert self.kernel is not None
+        draw = self.distribution.draw(self._dimension(x), min(n, 1024), rng, x.dtype)
+        squared, width = self._squared_distance(x, draw.xi.double()), self.kernel.width
+        while True:
+            log_weight = draw.weight.double().log() - squared / width**2
+            weight = (log_weight - log_weight.amax(-1, keepdim=True)).exp()
+            effective = weight.sum(-1).square() / weight.square().sum(-1) * (n / len(draw.xi))
+            if bool((effective >= min(rows, n)).all()) or not np.isfinite(width):
+                return width
+            width *= 1.25
+
     def _weigh(self, x: Tensor, draw: Draw) -> Draw:
         return draw if self.kernel is None else self.kernel.apply(draw, self._squared_distance(x, draw.xi.double()))
 

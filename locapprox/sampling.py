@@ -11,10 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from locapprox.losses import Loss
 from locapprox.models import Scores
 from locapprox.neighbourhoods import Neighbourhood, stream
-from locapprox.solve import residual
 
 MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
 GradientSink = Callable[[slice, slice, Tensor], None]
@@ -46,7 +44,14 @@ def _kind(part: Any) -> str:
 
 
 def samples(
-    neighbourhood: Neighbourhood, x: Tensor, scores: Scores, n: int, seed: int, role: str, bar: tqdm | None = None
+    neighbourhood: Neighbourhood,
+    x: Tensor,
+    scores: Scores,
+    n: int,
+    seed: int,
+    role: str,
+    bar: tqdm | None = None,
+    keeps_gradients: bool = False,
 ) -> "Iterator[Sample]":
     """The instances in batches that share a draw and fit into memory; every batch sees the same draw.
 
@@ -58,12 +63,13 @@ def samples(
     if bar is not None:
         bar.total = rows * len(x)
     numbers = scores.k * rows + 8 * scores.k * d + (d * d if probe.weight.ndim == 2 else 0)
+    numbers += 4 * scores.k * rows * d if keeps_gradients else 0
     together = 1 if probe.xi.ndim == 3 else max(1, MEMORY // numbers)
     batches = getattr(neighbourhood, "batches", lambda x: [torch.arange(len(x))])(x)
     for batch in batches:
         for instances in batch.to(x.device).split(together):
             here = neighbourhood.at(x, instances) if hasattr(neighbourhood, "at") else neighbourhood
-            yield Sample(here, x[instances], instances, scores, n, rows, seed, role, bar)
+            yield Sample(here, x[instances], instances, scores, n, (rows, d), seed, role, bar)
 
 
 class Sample:
@@ -76,7 +82,7 @@ class Sample:
         instances: Tensor,  # their places in the whole batch
         scores: Scores,
         n: int,
-        rows: int,
+        shape: tuple[int, int],
         seed: int,
         role: str,
         bar: tqdm | None = None,
@@ -84,6 +90,7 @@ class Sample:
         self.neighbourhood, self.x, self.instances, self.scores = neighbourhood, x, instances, scores
         self.n, self.seed, self.role, self.bar = n, seed, role, bar
         self.k = scores.k
+        rows, self.d = shape
         self.keep_outputs = len(x) * scores.k * rows <= MEMORY
 
     def blocks(self) -> Iterator[Block]:
@@ -137,26 +144,16 @@ class Sample:
                 at_exact[i, :, rows] = self.scores.values(place(x, block.exact[rows]), instances)
         return at_exact, y
 
-    def loss_of(
-        self, weights: Float[Tensor, "b k d"], intercept: Float[Tensor, "b k"], loss: Loss
-    ) -> Float[Tensor, "b k"]:
-        """The weighted mean loss of g(ξ) = w · ξ + intercept over the rows to fit."""
-        total, weight_sum = torch.zeros_like(intercept), torch.zeros_like(intercept[:, :1])
-
-        def squares(block: Block) -> GradientSink:
-            def take(i: slice, rows: slice, gradient: Tensor) -> None:
-                weight = block.weight[i if len(block.weight) > 1 else slice(None), rows]
-                gap = gradient.to(self.dtype) - weights[i, :, None]
-                total[i] += loss.gradient * (weight[:, None] * gap.square().sum(-1)).sum(-1)
-
-            return take
-
-        for block in self.blocks():
-            y = self.gradients(block, squares(block))[1] if loss.gradient else self.values(block)[1]
-            rest = residual(y.to(self.dtype), weights @ block.xi.to(self.dtype).mT + intercept[..., None])
-            total += loss.value * (block.weight[:, None] * rest.square()).sum(-1)
-            weight_sum += block.weight.sum(-1, keepdim=True)
-        return torch.where(total > 0, total / weight_sum, 0.0)
+    def advice(self, rows: int) -> str:
+        """What to do for an effective sample size of `rows`."""
+        kernel = getattr(self.neighbourhood, "kernel", None)
+        if kernel is None:
+            return "draw more (n_samples), or widen the neighbourhood"
+        if self.n < rows:
+            return f"use n_samples ≥ {4 * rows}, and a wider kernel than width={kernel.width:g}"
+        rng = generator(self.seed, self.neighbourhood, self.role, self.x)
+        width = self.neighbourhood.workable_width(self.x, self.n, rng, rows)  # type: ignore[attr-defined]
+        return f"width={kernel.width:g} is too narrow here: use width={width:.2g} or more"
 
     def _placing(self, i: slice) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
         at = getattr(self.neighbourhood, "at", None)

@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from locapprox.losses import Loss
-
 PAIRS_UP_TO = 64  # unknowns up to which per-instance Gram matrices come from one product with all feature pairs
 
 
@@ -19,11 +17,20 @@ def design(xi: Float[Tensor, "n d"], intercept: bool, dtype: torch.dtype) -> Flo
     return torch.cat([xi, xi.new_ones(len(xi), 1)], dim=1) if intercept else xi
 
 
-def residual(y: Float[Tensor, "b k n"], fitted: Float[Tensor, "b k n"]) -> Float[Tensor, "b k n"]:
-    """y − fitted, and 0 where that is rounding: a surrogate that interpolates has no loss."""
-    gap = y - fitted
-    largest = y.abs().amax(-1, keepdim=True) if y.shape[-1] else 0.0
-    return torch.where(gap.abs() > 64 * torch.finfo(y.dtype).eps * largest, gap, 0.0)
+def weighted_products(
+    y: Float[Tensor, "b k n"], weight: Float[Tensor, "g s n"], X: Float[Tensor, "n q"]
+) -> Float[Tensor, "b s k q"]:
+    """Σ over rows of weight · y · X; where weights are shared they go to X, the smaller factor."""
+    if len(weight) == 1:
+        factor = (weight[0, :, :, None] * X).movedim(0, 1).flatten(1)  # (n, s q)
+        return (y @ factor).unflatten(-1, (weight.shape[1], -1)).movedim(2, 1)
+    return (weight[:, :, None] * y[:, None]) @ X
+
+
+def rounding(theta: Float[Tensor, "b k p"], X: Float[Tensor, "n p"]) -> Float[Tensor, "b k"]:
+    """Below this a residual y − Xθ is zero: 16 p units of rounding of Σ |x_j θ_j|."""
+    largest = X.abs().amax(0) if len(X) else X.new_zeros(X.shape[1])
+    return 16 * X.shape[1] * torch.finfo(theta.dtype).eps * (theta.abs() @ largest)
 
 
 def weighted_gram(X: Float[Tensor, "n p"], weight: Float[Tensor, "*g n"]) -> Float[Tensor, "*g p p"]:
@@ -32,168 +39,22 @@ def weighted_gram(X: Float[Tensor, "n p"], weight: Float[Tensor, "*g n"]) -> Flo
     if len(flat) == 1 or p > PAIRS_UP_TO:
         gram = torch.stack([(X * w[:, None]).mT @ X for w in flat])
     else:
-        i, j = torch.triu_indices(p, p, device=X.device)
-        half = flat @ (X[:, i] * X[:, j])
-        gram = half.new_empty(len(flat), p, p)
-        gram[:, i, j] = half
-        gram[:, j, i] = half
+        gram = flat @ _pairs(X)
     return gram.reshape(*weight.shape[:-1], p, p)
 
 
 def quadratic(X: Float[Tensor, "n p"], M: Float[Tensor, "g p p"]) -> Float[Tensor, "g n"]:
-    """xᵀ M x for every row x, with M symmetric."""
-    p = X.shape[1]
-    if len(M) == 1 or p > PAIRS_UP_TO:
+    """xᵀ M x for every row x."""
+    if len(M) == 1 or X.shape[1] > PAIRS_UP_TO:
         return torch.stack([((X @ m) * X).sum(1) for m in M])
-    i, j = torch.triu_indices(p, p, device=X.device)
-    return (M[:, i, j] * torch.where(i == j, 1.0, 2.0).to(M)) @ (X[:, i] * X[:, j]).mT
+    return M.flatten(1) @ _pairs(X).mT
 
 
-class NormalEquations:
-    """Sums over rows for s weightings at once.
-
-    Values enter about y₀ and gradients about g₀, the means of the first block, so that nothing cancels. For gradient
-    matching the squares of the unit sums are kept too: their spread is the error of a mean gradient.
-    """
-
-    def __init__(self, loss: Loss, intercept: bool) -> None:
-        self.loss, self.intercept = loss, intercept
-        self.sums: dict[str, Tensor] = {}
-        self.y0: Tensor | None = None
-        self.g0: Tensor | None = None
-        self.units = 0
-
-    def add_values(self, X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"], y: Float[Tensor, "b k n"]) -> None:
-        if self.y0 is None:
-            self.y0 = y.mean(-1) if self.intercept and y.shape[-1] else y.new_zeros(y.shape[:2])
-        y = y - self.y0[..., None]
-        weighted = weight[:, :, None] * y[:, None]  # (b, s, k, n)
-        terms = {"weight": weight.sum(-1), "x": weight @ X, "y": weighted.sum(-1)}
-        terms["yy"] = (weighted * y[:, None]).sum(-1)
-        if self.loss.value:
-            terms |= {"gram": weighted_gram(X, weight), "rhs": weighted @ X}
-        for name, term in terms.items():
-            self.sums[name] = self.sums[name] + term if name in self.sums else term
-
-    def add_gradients(
-        self, b: int, i: slice, weight: Float[Tensor, "g s n"], gradient: Float[Tensor, "c k n d"], unit: int | None
-    ) -> None:
-        """Rows of instances i among b; `unit` rows are one independent draw, None if the rows are not random."""
-        k, _, d = gradient.shape[1:]
-        weight = weight[i] if len(weight) > 1 else weight
-        if self.g0 is None:
-            sizes = {"g": (b, weight.shape[1], k, d), "gg": (b, weight.shape[1], k)}
-            sizes |= {"unit_squares": (b, k, d), "unit_cross": (b, k, d), "unit_weight": (b, 1, 1)}
-            self.sums |= {name: weight.new_zeros(size) for name, size in sizes.items()}
-            self.g0 = weight.new_full((b, k, d), torch.nan)
-        if bool(self.g0[i].isnan().any()):
-            self.g0[i] = gradient.mean(2)
-        about = gradient.to(weight.dtype) - self.g0[i][:, :, None]
-        self.sums["g"][i] += torch.einsum("csn,cknd->cskd", weight.expand(len(about), -1, -1), about)
-        square = about.square()
-        self.sums["gg"][i] += (weight[:, :, None] * square.sum(-1)[:, None]).sum(-1)
-        if unit is not None:
-            w = weight[:, 0]
-            if unit > 1:
-                total = w.unflatten(-1, (-1, unit)).sum(-1)
-                about = (w[:, None, :, None] * about).unflatten(2, (-1, unit)).sum(3) / total[:, None, :, None]
-                w, square = total, about.square()
-            w = w.square()[:, None, None]  # (g, 1, 1, units)
-            self.sums["unit_squares"][i] += (w @ square).squeeze(2)
-            self.sums["unit_cross"][i] += (w @ about).squeeze(2)
-            self.sums["unit_weight"][i] += w.sum(-1)
-            if i.start == 0:
-                self.units += w.shape[-1]
-
-    def total(self, name: str, mix: Float[Tensor, "g s"]) -> Tensor:
-        """The sums of one weighting, a linear combination of the s."""
-        term = self.sums[name]
-        return (mix.reshape(*mix.shape, *[1] * (term.ndim - 2)) * term).sum(1)
-
-    def solve(
-        self, mix: Float[Tensor, "g s"], exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"]
-    ) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "g p p"] | None]:
-        """θ and M = N(NᵀAN)⁻¹Nᵀ, whose columns span the changes of θ that keep the exact rows (None: A ∝ 1)."""
-        assert self.y0 is not None
-        weight, loss = self.total("weight", mix)[:, None, None], self.loss
-        w = None
-        if loss.gradient:
-            assert self.g0 is not None
-            w = self.g0 + self.total("g", mix) / weight
-        if loss.value == 0 and w is not None and len(exact) == 0:
-            if not self.intercept:
-                return w, None
-            x, y = self.total("x", mix)[..., : w.shape[-1]] / weight[..., 0], self.total("y", mix) / weight[..., 0]
-            return torch.cat([w, (y + self.y0 - (w * x[:, None]).sum(-1))[..., None]], dim=-1), None
-        p = exact.shape[1]
-        gram, rhs = weight.new_zeros(len(weight), p, p), weight.new_zeros(*self.y0.shape, p)
-        if loss.value:
-            gram, rhs = gram + loss.value * self.total("gram", mix), rhs + loss.value * self.total("rhs", mix)
-        if w is not None:
-            d = w.shape[-1]
-            gram[:, range(d), range(d)] += loss.gradient * weight[:, 0]
-            rhs[..., :d] += loss.gradient * weight * w
-        theta, inverse = _eliminate(gram, rhs, exact, target - self.y0[..., None])
-        if self.intercept:
-            theta[..., -1] += self.y0
-        return theta, inverse
-
-    def loss_of(self, theta: Float[Tensor, "b k p"], mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k"]:
-        """The mean in-sample loss of θ."""
-        weight = self.total("weight", mix)[:, None]
-        loss = torch.zeros_like(theta[..., 0])
-        if self.loss.value:
-            assert self.y0 is not None
-            about = theta.clone()
-            if self.intercept:
-                about[..., -1] -= self.y0
-            quad = ((about @ self.total("gram", mix)) * about).sum(-1)
-            rest = self.total("yy", mix) - 2 * (about * self.total("rhs", mix)).sum(-1) + quad
-            loss += self.loss.value * rest / weight
-        if self.loss.gradient:
-            assert self.g0 is not None
-            about = theta[..., : self.g0.shape[-1]] - self.g0
-            cross = (about * self.total("g", mix)).sum(-1)
-            rest = self.total("gg", mix) - 2 * cross + weight * about.square().sum(-1)
-            loss += self.loss.gradient * rest / weight
-        return loss.clamp_min(0)
-
-    def curvature(self, step: Float[Tensor, "b k p"], mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k"]:
-        """stepᵀ A step / Σ weight: what a step from the minimum adds to the mean loss."""
-        added = torch.zeros_like(step[..., 0])
-        if self.loss.value:
-            quad = ((step @ self.total("gram", mix)) * step).sum(-1)
-            added += self.loss.value * quad / self.total("weight", mix)[:, None]
-        if self.loss.gradient:
-            d = self.sums["g"].shape[-1]
-            added += self.loss.gradient * step[..., :d].square().sum(-1)
-        return added
-
-    def constant_loss(self, mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k"]:
-        """The mean loss of the best constant g: the weighted variance of f, and the mean square of its gradient."""
-        weight = self.total("weight", mix)[:, None]
-        loss = torch.zeros_like(self.total("y", mix))
-        if self.loss.value:
-            loss += self.loss.value * (self.total("yy", mix) / weight - (self.total("y", mix) / weight).square())
-        if self.loss.gradient:
-            assert self.g0 is not None
-            cross = (2 * self.g0 * self.total("g", mix) / weight[..., None]).sum(-1)
-            loss += self.loss.gradient * (self.total("gg", mix) / weight + cross + self.g0.square().sum(-1))
-        return loss
-
-    def mean_gradient_variance(self, mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k d"]:
-        """Variance of Σ w g / Σ w over the independent units of the draw; 0 if nothing is random."""
-        if self.units == 0:
-            return torch.zeros_like(self.sums["unit_squares"])
-        weight = self.total("weight", mix)[:, None, None]
-        mean = self.total("g", mix) / weight
-        spread = self.sums["unit_squares"] - 2 * mean * self.sums["unit_cross"]
-        spread = spread + mean.square() * self.sums["unit_weight"]
-        correction = self.units / (self.units - 1) if self.units > 1 else torch.nan
-        return correction * spread.clamp_min(0) / weight.square()
+def _pairs(X: Float[Tensor, "n p"]) -> Float[Tensor, "n pp"]:
+    return (X[:, :, None] * X[:, None]).flatten(1)
 
 
-def _eliminate(
+def eliminate(
     gram: Float[Tensor, "g p p"],
     rhs: Float[Tensor, "b k p"],
     exact: Float[Tensor, "e p"],
@@ -201,8 +62,22 @@ def _eliminate(
 ) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "g p p"]]:
     """min ½ θᵀAθ − θᵀrhs with C θ = c: θ = θ₀ + N u, (NᵀAN) u = Nᵀ(rhs − A θ₀), N a basis of the null space of C."""
     if len(exact) == 0:
-        inverse = _inverse(gram)
+        inverse = inverse_of(gram)
         return rhs @ inverse, inverse
+    theta, null = particular(exact, target)
+    if null.shape[1] == 0:
+        return theta, torch.zeros_like(gram)
+    inverse = null @ inverse_of(null.mT @ gram @ null) @ null.mT
+    return theta + (rhs - theta @ gram) @ inverse, inverse
+
+
+def particular(
+    exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"]
+) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "p q"]]:
+    """The least-norm θ₀ with C θ₀ = c, and an orthonormal basis of the null space of C."""
+    if len(exact) == 0:
+        p = exact.shape[1]
+        return target.new_zeros(*target.shape[:2], p), torch.eye(p, dtype=target.dtype, device=target.device)
     u, s, vh = torch.linalg.svd(exact, full_matrices=False)
     rank = int((s > s[0] * 1e-10).sum())
     row_space = vh[:rank].mT
@@ -210,17 +85,13 @@ def _eliminate(
     gap = float((theta @ exact.mT - target).abs().max())
     if gap > 1e-6 * (1e-6 + float(target.abs().max())):
         raise ValueError(
-            f"the rows with infinite weight cannot all be interpolated (off by {gap:.3g}): with intercept=False the "
-            "surrogate is 0 at ξ = 0, and equal ξ need equal outputs"
+            f"the rows with infinite weight cannot all be interpolated (off by {gap:.3g}): without an intercept the "
+            "surrogate is 0 at ξ = 0 (use Linear(intercept=True)), and equal ξ need equal outputs"
         )
-    null = torch.linalg.qr(row_space, mode="complete").Q[:, rank:]
-    if null.shape[1] == 0:
-        return theta, torch.zeros_like(gram)
-    inverse = null @ _inverse(null.mT @ gram @ null) @ null.mT
-    return theta + (rhs - theta @ gram) @ inverse, inverse
+    return theta, torch.linalg.qr(row_space, mode="complete").Q[:, rank:]
 
 
-def _inverse(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
+def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
     """The inverse of positive definite matrices, scaled to unit diagonal first."""
     scale = A.diagonal(dim1=-2, dim2=-1).clamp_min(torch.finfo(A.dtype).tiny).rsqrt()
     scaled = A * scale[:, :, None] * scale[:, None, :]
@@ -235,6 +106,49 @@ def _inverse(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
     return torch.cholesky_inverse(factor) * scale[:, :, None] * scale[:, None, :]
 
 
+def ridge(
+    gram: Float[Tensor, "g p p"],
+    rhs: Float[Tensor, "b k p"],
+    penalty: Float[Tensor, "g p"],
+    square: Float[Tensor, "b k"],
+    exact: Float[Tensor, "e p"],
+    target: Float[Tensor, "b k e"],
+    rows: float,
+) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "bk p p"]]:
+    """min ½ θᵀAθ − θᵀrhs + ½ λ Σ penalty_j θ_j² with C θ = c, λ by generalised cross-validation.
+
+    GCV(λ) = RSS(λ) / (1 − tr H(λ) / rows)² (Golub, Heath and Wahba 1979); RSS needs no rows but `square`, Σ w y².
+    One decomposition serves all λ: with B = A + cP = LLᵀ and c L⁻¹PL⁻ᵀ = Q diag(μ) Qᵀ, A + tcP = LQ(1 − μ + tμ)QᵀLᵀ.
+    """
+    theta, null = particular(exact, target)
+    pull = (rhs - theta @ gram) @ null
+    square = square - 2 * (theta * rhs).sum(-1) + ((theta @ gram) * theta).sum(-1)
+    a, p = null.mT @ gram @ null, null.mT @ (penalty[:, :, None] * null)
+    trace = [m.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] for m in (a, p)]
+    p = p * trace[0] / trace[1]
+    factor = torch.linalg.cholesky(a + p)
+    mu, q = torch.linalg.eigh(
+        torch.linalg.solve_triangular(factor, torch.linalg.solve_triangular(factor, p, upper=False).mT, upper=False)
+    )
+    mu = mu.clamp(0, 1)
+    basis = torch.linalg.solve_triangular(factor.mT, q, upper=True)  # L⁻ᵀQ
+    z = pull @ basis  # (b, k, q)
+    t = torch.logspace(-8, 8, 81, dtype=z.dtype, device=z.device)[:, None]
+    kept = 1 - mu[:, None] + t * mu[:, None]  # (g, t, q)
+    hat = ((1 - mu[:, None]) / kept).sum(-1)  # (g, t)
+    coefficient = z[:, :, None] / kept[:, None]  # (b, k, t, q)
+    fit = (coefficient * (2 * z[:, :, None] - (1 - mu[:, None, None]) * coefficient)).sum(-1)
+    score = (square[..., None] - fit).clamp_min(0) / (1 - hat / rows).clamp_min(1e-3).square()[:, None]
+    best = score.argmin(-1)  # (b, k)
+    chosen = t[best, 0][..., None]  # (b, k, 1)
+    kept = (1 - mu[:, None] + chosen * mu[:, None]).flatten(0, 1)  # (b k, q)
+    basis = null @ basis  # (g, p, q)
+    full = basis.repeat_interleave(len(kept) // len(basis), 0)
+    inverse = (full / kept[:, None]) @ full.mT
+    step = (inverse @ (rhs - theta @ gram).flatten(0, 1)[..., None]).squeeze(-1)
+    return theta + step.reshape(theta.shape), inverse
+
+
 def leave_out(
     X: Float[Tensor, "n p"],
     weight: Float[Tensor, "g n"],
@@ -244,13 +158,13 @@ def leave_out(
 ) -> Float[Tensor, "b k n"]:
     """Residuals of each unit of rows under the fit without it: (I − X_u M X_uᵀ W_u)⁻¹ r_u."""
     if unit == 1:
-        leverage = weight * quadratic(X, inverse)
-        return rest / (1 - leverage).clamp_min(1e-12)[:, None]
+        return rest / (1 - weight * quadratic(X, inverse)).clamp_min(1e-12)[:, None]
     rows = X.unflatten(0, (-1, unit))
     hat = rows @ inverse[:, None] @ rows.mT * weight.unflatten(-1, (-1, unit))[:, :, None]
-    keep = torch.eye(unit, dtype=X.dtype, device=X.device) - hat
-    units = rest.unflatten(-1, (-1, unit))[..., None]
-    return torch.linalg.solve(keep[:, None], units).squeeze(-1).flatten(-2)
+    grown = torch.linalg.inv(torch.eye(unit, dtype=X.dtype, device=X.device) - hat)[:, None]  # (g, 1, units, u, u)
+    parts = rest.unflatten(-1, (-1, unit))
+    left_out = [sum(grown[..., a, c] * parts[..., c] for c in range(unit)) for a in range(unit)]
+    return torch.stack(left_out, dim=-1).flatten(-2)
 
 
 def shifts(
@@ -261,16 +175,16 @@ def shifts(
     unit: int,
 ) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "b k p"]]:
     """Σ δ and Σ δ² over units, with δ = Σ_{rows of the unit} M x w e the change of θ when the unit is left out."""
-    pull = weight[:, None] * left_out  # (b, k, n)
-    first = (pull @ X) @ inverse
+    first = weighted_products(left_out, weight[:, None], X)[:, 0] @ inverse
     if len(inverse) > 1 and unit == 1:
-        sandwich = inverse[:, None] @ weighted_gram(X, pull.square())
+        sandwich = inverse[:, None] @ weighted_gram(X, (weight[:, None] * left_out).square())
         return first, (sandwich * inverse[:, None]).sum(-1)
     second = torch.zeros_like(first)
     for g, m in enumerate(inverse):
         of = slice(None) if len(inverse) == 1 else slice(g, g + 1)
-        rows, pulls = (X @ m).unflatten(0, (-1, unit)), pull[of].unflatten(-1, (-1, unit))
+        rows = (weight[g % len(weight), :, None] * (X @ m)).unflatten(0, (-1, unit))
+        parts = left_out[of].unflatten(-1, (-1, unit))
         for a in range(unit):
             for c in range(a, unit):
-                second[of] += (1 if a == c else 2) * (pulls[..., a] * pulls[..., c]) @ (rows[:, a] * rows[:, c])
+                second[of] += (1 if a == c else 2) * (parts[..., a] * parts[..., c]) @ (rows[:, a] * rows[:, c])
     return first, second

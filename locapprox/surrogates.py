@@ -1,33 +1,27 @@
 """Surrogate classes G, each with the fit that minimises the stated loss over it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import cvxpy as cp
+import numpy as np
 import torch
-from jaxtyping import Float
+from sklearn.linear_model import lars_path_gram
 from torch import Tensor
 
+from locapprox.equations import NormalEquations, Solved
+from locapprox.logistic import GaussNewton
 from locapprox.losses import Loss
-from locapprox.sampling import Block, GradientSink, Sample
-from locapprox.solve import NormalEquations, design, leave_out, residual, shifts
-
-GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """g(ξ) = w · ξ + intercept per instance and score, with its errors."""
-
-    weights: Float[Tensor, "b k d"]
-    intercept: Float[Tensor, "b k"]
-    standard_error: Float[Tensor, "b k d"]
-    loss: Float[Tensor, "b k"]
-    constant_loss: Float[Tensor, "b k"]
-    degrees: float  # of the t distribution of (w − its expectation) / standard error
+from locapprox.sampling import Sample
+from locapprox.streaming import Fit, StreamedFit
 
 
 class Surrogate(Protocol):
-    """A class of functions g(ξ) and how to fit one to a sample under a loss."""
+    """A class of functions g(ξ) = link(w · ξ + intercept) and how to fit one to a sample under a loss.
+
+    Optional: `link = "logistic"` (else the identity), and `keeps_gradients = True` if `fit` holds all gradients.
+    """
 
     def fit(self, sample: Sample, loss: Loss) -> Fit: ...
 
@@ -45,129 +39,110 @@ class Linear:
     intercept: bool = True
 
     def fit(self, sample: Sample, loss: Loss) -> Fit:
-        return _LinearFit(sample, loss, self.intercept).run()
+        return StreamedFit(sample, loss, self.intercept).run()
 
 
-class _LinearFit:
-    """One pass of model calls into normal equations and, for errors by leaving rows out, one pass of draws."""
+@dataclass(frozen=True)
+class Sparse:
+    """g(ξ) = w · ξ + intercept with at most k non-zero weights.
 
-    def __init__(self, sample: Sample, loss: Loss, intercept: bool) -> None:
-        self.sample, self.loss, self.intercept = sample, loss, intercept
-        self.equations = NormalEquations(loss, intercept)
-        self.outputs: list[Tensor] = []
-        self.exact: list[Tensor] = []
-        self.exact_y: list[Tensor] = []
-        self.keep = loss.gradient == 0 and sample.keep_outputs
-        self.by_groups = loss.value > 0 and not self.keep
-        self.units = 0
+    With values, features enter along the lasso path (LARS, Efron et al. 2004) until there are k, and the stated loss is
+    then minimised over those (least squares, rows to interpolate included). With gradient matching alone the minimiser
+    keeps the k largest mean gradients. Errors are conditional on the features chosen.
+    """
 
-    def run(self) -> Fit:
-        nested = self.first_pass()
-        exact, target = torch.cat(self.exact), torch.cat(self.exact_y, dim=-1)
-        sets = self.equations.sums["weight"].shape[1]
-        everything = torch.eye(sets, dtype=self.sample.dtype, device=exact.device)[:1]
-        if not bool((self.equations.total("weight", everything) > 0).all()) and len(exact) == 0:
-            raise ValueError("all weights of the draw are zero: widen the kernel or the neighbourhood")
-        theta, inverse = self.equations.solve(everything, exact, target)
-        degrees = torch.inf
-        if nested:
-            coarse = torch.eye(sets, dtype=self.sample.dtype, device=exact.device)[1:2]
-            error = (theta - self.equations.solve(coarse, exact, target)[0]).abs()
-            loss = self.equations.loss_of(theta, everything)
-        elif self.by_groups:
-            variance, extra, groups = self.delete_groups(theta, exact, target, everything)
-            error, degrees = variance.sqrt(), groups - 1.0
-            loss = self.equations.loss_of(theta, everything) + 2 * extra
-        elif inverse is None:
-            variance = self.equations.mean_gradient_variance(everything)
-            error = variance.sqrt()
-            loss = self.equations.loss_of(theta, everything) + 2 * self.loss.gradient * variance.sum(-1)
-        else:
-            error, loss = self.leave_out(theta, inverse)
-        d = theta.shape[-1] - self.intercept
-        intercept = theta[..., d] if self.intercept else torch.zeros_like(theta[..., 0])
-        return Fit(theta[..., :d], intercept, error[..., :d], loss, self.equations.constant_loss(everything), degrees)
+    k: int
+    intercept: bool = True
 
-    def first_pass(self) -> bool:
-        nested = False
-        for block in self.sample.blocks():
-            nested = block.coarse is not None
-            if len(block.exact) and self.loss.gradient and not nested:
-                self.by_groups = True
-            X, weight = design(block.xi, self.intercept, self.sample.dtype), self.weightings(block)
-            if self.loss.gradient:
-                exact_y, y = self.sample.gradients(block, self.sink(block, weight))
-            else:
-                exact_y, y = self.sample.values(block)
-            self.equations.add_values(X, weight, y.to(self.sample.dtype))
-            self.exact.append(design(block.exact, self.intercept, self.sample.dtype))
-            self.exact_y.append(exact_y.to(self.sample.dtype))
-            if self.keep:
-                self.outputs.append(y)
-            self.units += (len(block.xi) - block.fixed) // block.unit
-        return nested
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1, got {self.k}")
 
-    def sink(self, block: Block, weight: Tensor) -> GradientSink:
-        def take(i: slice, rows: slice, gradient: Tensor) -> None:
-            unit = None if rows.start < block.fixed else block.unit
-            self.equations.add_gradients(len(self.sample.x), i, weight[..., rows], gradient, unit)
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        if self.k >= sample.d:
+            return Linear(self.intercept).fit(sample, loss)
+        chosen: list[Tensor] = []  # once, on all rows; kept when groups are left out
 
-        return take
+        def solve(equations: NormalEquations, mix: Tensor, exact: Tensor, target: Tensor) -> Solved:
+            if not chosen:
+                chosen.append(self._choose(equations, mix))
+            return equations.solve_on(chosen[0], mix, exact, target)
 
-    def weightings(self, block: Block) -> Float[Tensor, "g s n"]:
-        """All rows; then the coarser rule, or the fixed rows and every group of units."""
-        weight = block.weight[:, None]
-        if block.coarse is not None:
-            return torch.cat([weight, block.coarse[:, None].to(weight)], dim=1)
-        if not self.by_groups:
-            return weight
-        row = torch.arange(len(block.xi), device=weight.device)
-        unit = self.units + (row - block.fixed).div(block.unit, rounding_mode="floor")
-        group = torch.where(row < block.fixed, 0, 1 + unit % GROUPS)
-        members = group == torch.arange(GROUPS + 1, device=weight.device)[:, None]
-        return torch.cat([weight, weight * members], dim=1)
+        return StreamedFit(sample, loss, self.intercept, solve, may_shrink=False).run()
 
-    def delete_groups(
-        self, theta: Tensor, exact: Tensor, target: Tensor, everything: Tensor
-    ) -> tuple[Tensor, Tensor, int]:
-        """Jackknife over groups: variance of θ, what it adds to the loss of fresh draws, number of groups."""
-        weight = self.equations.sums["weight"]  # (g, 2 + groups): all, fixed, groups
-        sampled = weight[:, 0] - weight[:, 1]
-        used = [j for j in range(2, 2 + GROUPS) if bool((weight[:, j] > 0).all())]
-        if len(used) < 2:
-            return torch.zeros_like(theta), torch.zeros_like(theta[..., 0]), 2
-        solutions = []
-        for j in used:
-            factor = sampled / (sampled - weight[:, j])
-            mix = torch.zeros_like(weight)
-            mix[:, 0], mix[:, 1], mix[:, j] = factor, 1 - factor, -factor
-            solutions.append(self.equations.solve(mix, exact, target)[0])
-        steps = torch.stack(solutions)
-        steps = steps - steps.mean(0)
-        scale = (len(used) - 1) / len(used)
-        extra = sum(
-            (self.equations.curvature(step, everything) for step in steps), start=torch.zeros_like(theta[..., 0])
-        )
-        return scale * steps.square().sum(0), scale * extra, len(used)
+    def _choose(self, equations: NormalEquations, mix: Tensor) -> Tensor:
+        """Which features enter, (b, k scores, d)."""
+        if equations.loss.value == 0:
+            weights = equations.mean_gradient(mix)
+            order = weights.abs().argsort(-1, descending=True)[..., : self.k]
+            return torch.zeros_like(weights, dtype=torch.bool).scatter(-1, order, True)
+        gram, rhs = equations.system(mix)
+        if self.intercept:  # profiled out
+            column = gram[:, :-1, -1:] / gram[:, -1:, -1:]
+            rhs = rhs[..., :-1] - rhs[..., -1:] * column.mT
+            gram = gram[:, :-1, :-1] - column @ gram[:, -1:, :-1]
+        chosen = np.zeros(rhs.shape, bool)
+        for i, j in np.ndindex(*rhs.shape[:2]):
+            one = gram[i % len(gram)].cpu().numpy()
+            scale = np.sqrt(np.maximum(np.diagonal(one), 1e-300))
+            pull, steps = rhs[i, j].cpu().numpy() / scale, 8 * len(one)
+            path = lars_path_gram(pull, one / np.outer(scale, scale), n_samples=1, method="lasso", max_iter=steps)[2]
+            support = (path != 0).sum(0)
+            chosen[i, j] = path[:, np.flatnonzero(support <= self.k)[-1]] != 0
+        return torch.from_numpy(chosen).to(mix.device)
 
-    def leave_out(self, theta: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-        """Standard errors and the mean loss when every unit of the draw is left out in turn."""
-        first, second = torch.zeros_like(theta), torch.zeros_like(theta)
-        total, enumerated = torch.zeros_like(theta[..., 0]), False
-        weights = total.new_zeros(1)
-        for block, y in zip(self.sample.blocks(), self.outputs, strict=True):
-            X = design(block.xi, self.intercept, self.sample.dtype)
-            rest = residual(y.to(X.dtype), theta @ X.mT)
-            weights = weights + block.weight.sum(-1)
-            if block.fixed < len(X):
-                rows = slice(block.fixed, None)
-                e = leave_out(X[rows], block.weight[:, rows], inverse, rest[..., rows], block.unit)
-                one, two = shifts(X[rows], block.weight[:, rows], inverse, e, block.unit)
-                first, second = first + one, second + two
-                rest = torch.cat([rest[..., : block.fixed], e], dim=-1)
-            enumerated |= block.fixed > 0
-            total += (block.weight[:, None] * rest.square()).sum(-1)
-        if enumerated and self.units:
-            second = (second - first.square() / self.units) * ((self.units - 1) / self.units)
-        mean = torch.where(total > 0, total / weights[:, None], 0.0)
-        return second.clamp_min(0).sqrt(), self.loss.value * mean
+
+@dataclass(frozen=True, eq=False)
+class Constrained:
+    """g(ξ) = w · ξ + intercept under convex constraints, by cvxpy.
+
+    `constraints` gets cvxpy expressions, the weights (d,) and the intercept, and returns a list of cvxpy constraints:
+    `Constrained(lambda w, intercept: [w >= 0])`. Errors are from delete-group solutions; next to an active constraint
+    their intervals are only indicative.
+    """
+
+    constraints: Callable[[Any, Any], list[Any]]
+    intercept: bool = True
+
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        return StreamedFit(sample, loss, self.intercept, self._solve, by_groups=True).run()
+
+    def _solve(self, equations: NormalEquations, mix: Tensor, exact: Tensor, target: Tensor) -> Solved:
+        gram, rhs = equations.system(mix)
+        p = gram.shape[-1]
+        if self.intercept:
+            rhs = rhs + equations.shift[..., None] * gram[:, None, -1]  # about y = 0, where the constraints are stated
+        theta, root, pull = cp.Variable(p), cp.Parameter((p, p)), cp.Parameter(p)
+        rules = list(self.constraints(*((theta[:-1], theta[-1]) if self.intercept else (theta, cp.Constant(0.0)))))
+        at_exact = cp.Parameter(len(exact)) if len(exact) else None
+        if at_exact is not None:
+            rules.append(exact.cpu().numpy() @ theta == at_exact)
+        problem = cp.Problem(cp.Minimize(cp.sum_squares(root @ theta) - 2 * pull @ theta), rules)
+        out = torch.zeros_like(rhs)
+        for i, j in np.ndindex(*rhs.shape[:2]):
+            values, vectors = torch.linalg.eigh(gram[i % len(gram)])
+            root.value = ((values / values[-1]).clamp_min(0).sqrt() * vectors).mT.cpu().numpy()
+            pull.value = (rhs[i, j] / values[-1]).cpu().numpy()
+            if at_exact is not None:
+                at_exact.value = target[i, j].cpu().numpy()
+            problem.solve()
+            if theta.value is None:
+                raise ValueError(f"the constraints cannot be met together with the rows to interpolate (cvxpy: {problem.status})")
+            out[i, j] = torch.from_numpy(theta.value).to(out)
+        return out, None
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """g(ξ) = 1 / (1 + exp(−w · ξ − intercept)), for outputs between 0 and 1.
+
+    The *stated* loss is minimised, by damped Gauss–Newton (repeated weighted least squares). Maximum likelihood
+    (IRLS) minimises another loss and gives other weights.
+    """
+
+    intercept: bool = True
+    link = "logistic"
+    keeps_gradients = True
+
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        return GaussNewton(sample, loss, self.intercept).run()

@@ -1,0 +1,207 @@
+"""A fit from normal equations that stream: one pass of model calls, and for errors one more pass of draws."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox.equations import NormalEquations, Solved
+from locapprox.losses import Loss
+from locapprox.sampling import Block, GradientSink, Sample
+from locapprox.solve import design, leave_out, rounding, shifts, weighted_products
+
+GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
+
+Solver = Callable[[NormalEquations, Tensor, Tensor, Tensor], Solved]  # of equations, mix, exact rows, their targets
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """g(ξ) = w · ξ + intercept (or its logistic function) per instance and score, with its errors."""
+
+    weights: Float[Tensor, "b k d"]
+    intercept: Float[Tensor, "b k"]
+    standard_error: Float[Tensor, "b k d"]
+    loss: Float[Tensor, "b k"]
+    constant_loss: Float[Tensor, "b k"]
+    degrees: float  # of the t distribution of (w − its expectation) / standard error
+
+
+class StreamedFit:
+    """Minimises a quadratic loss over θ = [w, intercept], as `solver` says, and estimates errors.
+
+    `by_groups` asks for delete-group errors, which need no more than normal equations; `may_shrink` allows ridge where
+    samples are few.
+    """
+
+    def __init__(
+        self,
+        sample: Sample,
+        loss: Loss,
+        intercept: bool,
+        solver: Solver = NormalEquations.solve,
+        by_groups: bool = False,
+        may_shrink: bool = True,
+    ) -> None:
+        self.sample, self.loss, self.intercept, self.solver = sample, loss, intercept, solver
+        self.equations = NormalEquations(loss, intercept)
+        self.outputs: list[Tensor] = []
+        self.exact: list[Tensor] = []
+        self.exact_y: list[Tensor] = []
+        self.keep = loss.gradient == 0 and sample.keep_outputs and not by_groups
+        self.by_groups = by_groups or (loss.value > 0 and not self.keep)
+        self.may_shrink = may_shrink
+        self.nested = False
+        self.units = self.unit = self.rows = 0
+
+    def run(self) -> Fit:
+        self.first_pass()
+        exact, target = torch.cat(self.exact), torch.cat(self.exact_y, dim=-1)
+        sets = self.equations.sums["weight"].shape[1]
+        everything = torch.eye(sets, dtype=self.sample.dtype, device=exact.device)[:1]
+        self.check_weights(everything, len(exact))
+        if self.too_few(exact):
+            theta, inverse = self.equations.shrink(everything, exact, target, self.rows / self.unit)
+        else:
+            theta, inverse = self.solver(self.equations, everything, exact, target)
+        degrees = torch.inf
+        if self.nested:
+            coarse = torch.eye(sets, dtype=self.sample.dtype, device=exact.device)[1:2]
+            error = (theta - self.solver(self.equations, coarse, exact, target)[0]).abs()
+            loss = self.equations.loss_of(theta, everything)
+        elif self.by_groups:
+            variance, extra, groups = self.delete_groups(theta, exact, target, everything)
+            error, degrees = variance.sqrt(), groups - 1.0
+            loss = self.equations.loss_of(theta, everything) + 2 * extra
+        elif inverse is None:
+            variance = self.equations.mean_gradient_variance(everything) * (theta[..., : self.sample.d] != 0)
+            error = variance.sqrt()
+            loss = self.equations.loss_of(theta, everything) + 2 * self.loss.gradient * variance.sum(-1)
+        else:
+            error, loss = self.leave_out(theta, inverse)
+        d = theta.shape[-1] - self.intercept
+        intercept = theta[..., d] if self.intercept else torch.zeros_like(theta[..., 0])
+        return Fit(theta[..., :d], intercept, error[..., :d], loss, self.equations.constant_loss(everything), degrees)
+
+    def first_pass(self) -> None:
+        for block in self.sample.blocks():
+            self.nested = block.coarse is not None
+            if len(block.exact) and self.loss.gradient and not self.nested:
+                self.by_groups = True
+            X, weight = design(block.xi, self.intercept, self.sample.dtype), self.weightings(block)
+            if self.loss.gradient:
+                exact_y, y = self.sample.gradients(block, self.sink(block, weight))
+            else:
+                exact_y, y = self.sample.values(block)
+            self.equations.add_values(X, weight, y.to(self.sample.dtype))
+            self.exact.append(design(block.exact, self.intercept, self.sample.dtype))
+            self.exact_y.append(exact_y.to(self.sample.dtype))
+            if self.keep:
+                self.outputs.append(y)
+            self.rows += len(block.xi)
+            self.units += (len(block.xi) - block.fixed) // block.unit
+            self.unit = max(self.unit, block.unit)
+
+    def sink(self, block: Block, weight: Tensor) -> GradientSink:
+        def take(i: slice, rows: slice, gradient: Tensor) -> None:
+            unit = None if rows.start < block.fixed else block.unit
+            self.equations.add_gradients(len(self.sample.x), i, weight[..., rows], gradient, unit)
+
+        return take
+
+    def weightings(self, block: Block) -> Float[Tensor, "g s n"]:
+        """All rows; then the coarser rule, or the fixed rows and every group of units."""
+        weight = block.weight[:, None]
+        if block.coarse is not None:
+            return torch.cat([weight, block.coarse[:, None].to(weight)], dim=1)
+        if not self.by_groups:
+            return weight
+        row = torch.arange(len(block.xi), device=weight.device)
+        unit = self.units + (row - block.fixed).div(block.unit, rounding_mode="floor")
+        group = torch.where(row < block.fixed, 0, 1 + unit % GROUPS)
+        members = group == torch.arange(GROUPS + 1, device=weight.device)[:, None]
+        return torch.cat([weight, weight * members], dim=1)
+
+    def check_weights(self, everything: Tensor, exact: int) -> None:
+        """Refuse weights that leave too little to fit: all zero, or concentrated on fewer rows than unknowns."""
+        weight = self.equations.total("weight", everything)
+        unknowns = self.sample.d + self.intercept - exact
+        effective = weight.square() / self.equations.total("weight_square", everything)
+        empty = bool((weight <= 0).any()) and exact == 0
+        random = self.units * self.unit == self.rows and self.loss.gradient == 0
+        if empty or (random and self.rows >= unknowns and bool((effective < unknowns).any())):
+            size = 0.0 if empty else float(effective.min())
+            raise ValueError(
+                f"the draw's weights leave an effective sample size of {size:.3g} for {unknowns} weights; "
+                + self.sample.advice(2 * unknowns)
+            )
+
+    def too_few(self, exact: Tensor) -> bool:
+        """Warn below twice the rows that determine the weights: there, ridge by generalised cross-validation."""
+        if self.loss.gradient or self.units == 0 or not self.may_shrink or self.by_groups:
+            return False
+        rank = int(torch.linalg.matrix_rank(exact)) if len(exact) else 0
+        needed = self.unit * (self.sample.d + self.intercept - rank)
+        if self.rows >= 2 * needed:
+            return False
+        warnings.warn(
+            f"n_samples is small: {self.rows} rows for weights that {needed} would just determine. The fit is shrunk "
+            f"(ridge by generalised cross-validation; its bias is not in the standard errors). Use n_samples ≥ "
+            f"{2 * needed + len(exact)}, or fewer features",
+            stacklevel=2,
+        )
+        return True
+
+    def delete_groups(
+        self, theta: Tensor, exact: Tensor, target: Tensor, everything: Tensor
+    ) -> tuple[Tensor, Tensor, int]:
+        """Jackknife over groups: variance of θ, what it adds to the loss of fresh draws, number of groups."""
+        weight = self.equations.sums["weight"]  # (g, 2 + groups): all, fixed, groups
+        sampled = weight[:, 0] - weight[:, 1]
+        used = [j for j in range(2, 2 + GROUPS) if bool((weight[:, j] > 0).all())]
+        if len(used) < 2:
+            return torch.zeros_like(theta), torch.zeros_like(theta[..., 0]), 2
+        solutions = []
+        for j in used:
+            factor = sampled / (sampled - weight[:, j])
+            mix = torch.zeros_like(weight)
+            mix[:, 0], mix[:, 1], mix[:, j] = factor, 1 - factor, -factor
+            solutions.append(self.solver(self.equations, mix, exact, target)[0])
+        steps = torch.stack(solutions)
+        steps = steps - steps.mean(0)
+        scale = (len(used) - 1) / len(used)
+        extra = sum(
+            (self.equations.curvature(step, everything) for step in steps), start=torch.zeros_like(theta[..., 0])
+        )
+        return scale * steps.square().sum(0), scale * extra, len(used)
+
+    def leave_out(self, theta: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+        """Standard errors and the mean loss when every unit of the draw is left out in turn."""
+        shape, k = theta.shape, self.sample.k
+        apart = k > 1 and len(inverse) == shape[0] * k  # a matrix for every score: scores become instances
+        theta = theta.reshape(-1, 1, shape[-1]) if apart else theta
+        first, second, nothing = torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta[..., 0])
+        total, weights, enumerated = torch.zeros_like(nothing), nothing.new_zeros(1), False
+        for block, y in zip(self.sample.blocks(), self.outputs, strict=True):
+            weight = block.weight
+            if apart:
+                y, weight = y.reshape(len(theta), 1, -1), weight.repeat_interleave(k, 0) if len(weight) > 1 else weight
+            X = design(block.xi, self.intercept, self.sample.dtype)
+            rest = y.to(X.dtype) - theta @ X.mT
+            nothing = torch.maximum(nothing, rounding(theta, X))
+            weights = weights + weight.sum(-1)
+            if block.fixed < len(X):
+                rows = slice(block.fixed, None)
+                e = leave_out(X[rows], weight[:, rows], inverse, rest[..., rows], block.unit)
+                one, two = shifts(X[rows], weight[:, rows], inverse, e, block.unit)
+                first, second = first + one, second + two
+                rest = torch.cat([rest[..., : block.fixed], e], dim=-1) if block.fixed else e
+            enumerated |= block.fixed > 0
+            total += weighted_products(rest.square(), weight[:, None], X.new_ones(len(X), 1))[:, 0, :, 0]
+        if enumerated and self.units:
+            second = (second - first.square() / self.units) * ((self.units - 1) / self.units)
+        mean = torch.where(total > weights[:, None] * nothing.square(), total / weights[:, None], 0.0)
+        return second.clamp_min(0).sqrt().reshape(shape), self.loss.value * mean.reshape(shape[:2])

@@ -17,7 +17,6 @@ demo: $(VENV)/.experiments
 
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n auto
-	$(BIN)/python -m pytest -n auto --doctest-glob='*.md' --doctest-modules --ignore=tests -p no:cacheprovider README.md docs locapprox
 
 paper: $(VENV)/.experiments
 	$(BIN)/python -m experiments.paper

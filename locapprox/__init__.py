@@ -1,6 +1,10 @@
 """locapprox: an explanation is a regression."""
 
+from locapprox.contract import check_neighbourhood as check_neighbourhood
+from locapprox.data_neighbourhoods import LimeTabular as LimeTabular
+from locapprox.data_neighbourhoods import NearestPoints as NearestPoints
 from locapprox.distributions import AllCoalitions as AllCoalitions
+from locapprox.distributions import CorrelatedNormal as CorrelatedNormal
 from locapprox.distributions import Draw as Draw
 from locapprox.distributions import FairMasks as FairMasks
 from locapprox.distributions import GaussLegendre as GaussLegendre
@@ -10,6 +14,7 @@ from locapprox.distributions import PointMass as PointMass
 from locapprox.distributions import ShapleyMasks as ShapleyMasks
 from locapprox.distributions import Uniform as Uniform
 from locapprox.explain import explain as explain
+from locapprox.explain import explain_mean as explain_mean
 from locapprox.explanation import Explanation as Explanation
 from locapprox.explanation import load as load
 from locapprox.losses import GradientMatching as GradientMatching

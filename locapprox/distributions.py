@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Draw:
     coarse: Float[Tensor, " n"] | None = None
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """Draws n perturbations ξ ∈ Rᵈ on the generator's device."""
 
@@ -68,6 +69,27 @@ class Normal:
         if self.antithetic:
             xi = torch.stack([xi, -xi], dim=1).reshape(-1, d)
         return Draw(xi, _ones(xi), unit=unit)
+
+
+@dataclass(frozen=True, eq=False)
+class CorrelatedNormal:
+    """ξ ~ Normal(0, covariance), for a positive definite covariance of the flattened input."""
+
+    covariance: Tensor
+
+    @classmethod
+    def of_data(cls, data: Tensor, scale: float = 1.0) -> "CorrelatedNormal":
+        """scale² times the covariance of a data set (rows), which must have more rows than entries."""
+        rows = torch.as_tensor(data).flatten(1).double()
+        return cls(scale**2 * torch.cov(rows.mT).reshape(rows.shape[1], -1))
+
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        factor, info = torch.linalg.cholesky_ex(torch.as_tensor(self.covariance).double())
+        if factor.shape != (d, d) or int(info):
+            raise ValueError(f"covariance must be positive definite and ({d}, {d}), got {tuple(factor.shape)}")
+        z = torch.randn(n, d, generator=rng, device=rng.device, dtype=dtype)
+        xi = z @ factor.to(z).mT
+        return Draw(xi, _ones(xi))
 
 
 @dataclass(frozen=True)
@@ -131,6 +153,7 @@ class LeaveOneOut:
     """The d masks with one feature removed, and ξ = 1, the input itself, to be interpolated. Ignores n."""
 
     whole_budget = True
+    binary = True
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         xi = torch.cat([1 - torch.eye(d), torch.ones(1, d)]).to(rng.device, dtype)
@@ -143,6 +166,8 @@ class LeaveOneOut:
 class FairMasks:
     """Every entry of ξ is 0 or 1 with probability 1/2."""
 
+    binary = True
+
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         xi = torch.randint(0, 2, (n, d), generator=rng, device=rng.device).to(dtype)
         return Draw(xi, _ones(xi))
@@ -153,6 +178,7 @@ class AllCoalitions:
     """All 2ᵈ binary masks with weight 1: `FairMasks` without sampling error. Ignores n."""
 
     whole_budget = True
+    binary = True
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         if d > 24:
@@ -181,6 +207,8 @@ class ShapleyMasks:
     of their coalitions at least once; what is left of the n masks are complementary pairs of random coalitions, sizes
     drawn in proportion to their weight (Covert and Lee 2021). With n ≥ 2ᵈ everything is enumerated.
     """
+
+    binary = True
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         return _join(list(self.stream(d, n, rng, dtype)))

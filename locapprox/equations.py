@@ -80,16 +80,16 @@ class NormalEquations:
         if i.start == 0:
             self.units += weights.shape[-1]
 
-    def total(self, name: str, mix: Float[Tensor, "g s"]) -> Tensor:
+    def total(self, name: str, mix: Float[Tensor, "m s"]) -> Tensor:
         """The sums of one weighting, a linear combination of the s."""
         term = self.sums[name]
         return (mix.reshape(*mix.shape, *[1] * (term.ndim - 2)) * term).sum(1)
 
-    def mean_gradient(self, mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k d"]:
+    def mean_gradient(self, mix: Float[Tensor, "m s"]) -> Float[Tensor, "b k d"]:
         assert self.g0 is not None
         return self.g0 + self.total("g", mix) / self.total("weight", mix)[:, None, None]
 
-    def system(self, mix: Float[Tensor, "g s"]) -> tuple[Float[Tensor, "g p p"], Float[Tensor, "b k p"]]:
+    def system(self, mix: Float[Tensor, "m s"]) -> tuple[Float[Tensor, "g p p"], Float[Tensor, "b k p"]]:
         """A and Σ w x (y − y₀) with both kinds of rows, each times its weight in the loss."""
         weight, loss = self.total("weight", mix), self.loss
         rhs = torch.zeros_like(self.total("rhs", mix))
@@ -101,7 +101,7 @@ class NormalEquations:
             rhs[..., : self.d] += loss.gradient * weight[:, None, None] * self.mean_gradient(mix)
         return gram, rhs
 
-    def solve(self, mix: Float[Tensor, "g s"], exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"]) -> Solved:
+    def solve(self, mix: Float[Tensor, "m s"], exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"]) -> Solved:
         """θ and M = N(NᵀAN)⁻¹Nᵀ, whose columns span the changes of θ that keep the exact rows (None: A ∝ 1)."""
         if self.loss.value == 0 and len(exact) == 0:
             return self.with_mean_intercept(self.mean_gradient(mix), mix), None
@@ -109,7 +109,7 @@ class NormalEquations:
         return self.uncentre(theta), inverse
 
     def shrink(
-        self, mix: Float[Tensor, "g s"], exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"], rows: float
+        self, mix: Float[Tensor, "m s"], exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"], rows: float
     ) -> Solved:
         """As `solve`, with ridge on the weights in units of their feature's spread; see `ridge`."""
         gram, rhs = self.system(mix)
@@ -123,7 +123,7 @@ class NormalEquations:
     def solve_on(
         self,
         chosen: Bool[Tensor, "b k d"],
-        mix: Float[Tensor, "g s"],
+        mix: Float[Tensor, "m s"],
         exact: Float[Tensor, "e p"],
         target: Float[Tensor, "b k e"],
     ) -> Solved:
@@ -143,7 +143,7 @@ class NormalEquations:
                 inverse[i * k + j, s[:, None], s] = small[0]
         return self.uncentre(theta), inverse
 
-    def with_mean_intercept(self, w: Float[Tensor, "b k d"], mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k p"]:
+    def with_mean_intercept(self, w: Float[Tensor, "b k d"], mix: Float[Tensor, "m s"]) -> Float[Tensor, "b k p"]:
         """Gradient matching leaves the intercept free: E f(x_ξ) − w · E ξ."""
         if not self.intercept:
             return w
@@ -161,7 +161,7 @@ class NormalEquations:
             theta[..., -1] += self.shift
         return theta
 
-    def loss_of(self, theta: Float[Tensor, "b k p"], mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k"]:
+    def loss_of(self, theta: Float[Tensor, "b k p"], mix: Float[Tensor, "m s"]) -> Float[Tensor, "b k"]:
         """The mean in-sample loss of θ."""
         weight = self.total("weight", mix)[:, None]
         loss = torch.zeros_like(theta[..., 0])
@@ -180,7 +180,7 @@ class NormalEquations:
             loss += self.loss.gradient * rest / weight
         return loss.clamp_min(0)
 
-    def curvature(self, step: Float[Tensor, "b k p"], mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k"]:
+    def curvature(self, step: Float[Tensor, "b k p"], mix: Float[Tensor, "m s"]) -> Float[Tensor, "b k"]:
         """stepᵀ A step / Σ weight: what a step from the minimum adds to the mean loss."""
         added = torch.zeros_like(step[..., 0])
         if self.loss.value:
@@ -190,7 +190,7 @@ class NormalEquations:
             added += self.loss.gradient * step[..., : self.d].square().sum(-1)
         return added
 
-    def constant_loss(self, mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k"]:
+    def constant_loss(self, mix: Float[Tensor, "m s"]) -> Float[Tensor, "b k"]:
         """The mean loss of the best constant g: the weighted variance of f, and the mean square of its gradient."""
         weight = self.total("weight", mix)[:, None]
         loss = torch.zeros_like(self.total("y", mix))
@@ -202,7 +202,7 @@ class NormalEquations:
             loss += self.loss.gradient * (self.total("gg", mix) / weight + cross + self.g0.square().sum(-1))
         return loss
 
-    def mean_gradient_variance(self, mix: Float[Tensor, "g s"]) -> Float[Tensor, "b k d"]:
+    def mean_gradient_variance(self, mix: Float[Tensor, "m s"]) -> Float[Tensor, "b k d"]:
         """Variance of Σ w g / Σ w over the independent units of the draw; 0 if nothing is random."""
         if self.units == 0:
             return torch.zeros_like(self.sums["unit_squares"])

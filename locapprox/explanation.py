@@ -1,7 +1,7 @@
 """What explain() returns: weights, how well they fit, how sure we are."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from scipy import stats
 from torch import Tensor
 
+from locapprox.distributions import Draw
 from locapprox.evaluate import LINKS, mean_loss
 from locapprox.models import Scores, evaluation_mode
 from locapprox.neighbourhoods import Neighbourhood
-from locapprox.sampling import samples
+from locapprox.sampling import generator, samples
 
 ARRAYS = ("weights", "intercept", "standard_error", "loss", "r2", "x")
 
@@ -104,6 +105,37 @@ class Explanation:
             raise ValueError(f"{self.method}'s neighbourhood does not say how its ξ lie on the input (on_input)")
         out = copy(self.x, weights)
         return out if self.several else out[:, 0]
+
+    def points(self, instance: int = 0, n: int | None = None) -> tuple[Draw, Tensor]:
+        """What the fit saw around one instance: the draw (its first n rows) and the inputs x_ξ (n, *shape)."""
+        neighbourhood = self._source("points")[0].neighbourhood
+        one = torch.tensor([instance], device=self.x.device)
+        here = neighbourhood.at(self.x, one) if hasattr(neighbourhood, "at") else neighbourhood
+        x, n = self.x[one], n or self.settings["n_samples"]
+        rng = generator(self.settings["seed"], here, "fit", self.x)
+        draw = here.draw(x, n, rng)
+        xi = draw.xi if draw.xi.ndim == 2 else draw.xi[0]
+        weight = draw.weight if draw.weight.ndim == 1 else draw.weight[0]
+        return replace(draw, xi=xi, weight=weight), here.place(x, xi)[0]
+
+    def plot_points(
+        self, instance: int = 0, features: tuple[int, int] = (0, 1), n: int = 500, ax: Axes | None = None
+    ) -> Axes:
+        """The points drawn around one instance, in two of its (flattened) features, coloured by weight."""
+        ax = plt.gca() if ax is None else ax
+        draw, placed = self.points(instance, n)
+        flat = (placed if placed.ndim == self.x.ndim else placed.mean(1)).flatten(1).cpu().numpy()
+        weight, (i, j) = draw.weight.cpu().numpy(), features
+        finite = np.isfinite(weight)
+        dots = ax.scatter(flat[finite, i], flat[finite, j], c=weight[finite], s=8, cmap="viridis", alpha=0.6)
+        ax.figure.colorbar(dots, ax=ax, label="weight")
+        ax.scatter(*flat[~finite][:, [i, j]].T, marker="s", facecolor="none", edgecolor="k", label="interpolated")
+        x = self.x[instance].flatten().cpu().numpy()
+        ax.scatter(x[i], x[j], marker="*", s=120, color="#b2182b", label="the instance")
+        names = self.feature_names or [f"entry {i}" for i in range(len(x))]
+        ax.set(xlabel=names[i], ylabel=names[j], title=f"{self.method}: points drawn")
+        ax.legend(loc="best", fontsize="small")
+        return ax
 
     def to_frame(self) -> pd.DataFrame:
         """Long form: one row per instance (, score) and feature."""

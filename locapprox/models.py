@@ -32,7 +32,7 @@ def as_tensor(x: Array, model: Any) -> Tensor:
         raise TypeError(f"x must hold numbers, got an array of dtype {x.dtype}")
     if not isinstance(x, np.ndarray | Tensor):
         raise TypeError(f"x must be a tensor, an array or a DataFrame, got {type(x).__name__}")
-    tensor = torch.as_tensor(x).detach()
+    tensor = x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
     if tensor.is_complex():
         raise TypeError("x must hold real numbers, got complex ones")
     if not tensor.is_floating_point():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ Features = Tensor | np.ndarray | Sequence[int]
 Baseline = float | Tensor | np.ndarray | Callable[[Tensor], Tensor]
 
 
+@runtime_checkable
 class Neighbourhood(Protocol):
     """Where a surrogate is fitted. Shapes: x is (b, *input shape), xi is (n, d) for all instances or (b, n, d).
 
@@ -73,6 +74,11 @@ class _Placement:
 
     distribution: Distribution
     kernel: ExponentialKernel | None
+
+    @property
+    def removes_missing(self) -> bool:
+        """Whether x may hold NaN or infinity: where masks remove a feature, the model does not see it."""
+        return False
 
     @property
     def whole_budget(self) -> bool:
@@ -156,9 +162,58 @@ class Multiplicative(_Placement):
     features: Features | None = None
     kernel: ExponentialKernel | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("baseline", "features"):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, Tensor | float | int) and not callable(given):
+                object.__setattr__(self, name, torch.from_numpy(np.array(given)))
+
+    @property
+    def removes_missing(self) -> bool:
+        return getattr(self.distribution, "binary", False)
+
+    def check(self, x: Tensor) -> None:
+        """Raises ValueError if baseline or features do not fit x."""
+        shape = tuple(x.shape[1:])
+        base = self.baseline(x) if callable(self.baseline) else torch.as_tensor(self.baseline)
+        sample = base.ndim == x.ndim
+        if callable(self.baseline) and base.shape != x.shape:
+            raise ValueError(f"baseline(x) must have x's shape {tuple(x.shape)}, got {tuple(base.shape)}")
+        if base.ndim and tuple(base.shape[sample:]) != shape:
+            raise ValueError(
+                f"baseline must be a number, one input of shape {shape}, a sample of inputs (m, …) or a function of x; "
+                f"got shape {tuple(base.shape)}"
+            )
+        if not bool(torch.isfinite(base).all()):
+            raise ValueError("baseline has NaN or infinite values")
+        if self.features is None:
+            return
+        labels = torch.as_tensor(self.features)
+        if labels.is_floating_point() or labels.ndim == 0:
+            raise ValueError("features must be whole numbers, a label 0 … d − 1 for every entry of an input")
+        try:
+            every = self._labels(x)
+        except RuntimeError as error:
+            raise ValueError(
+                f"features has shape {tuple(labels.shape)}; it must label the entries of an input, {shape}, or have "
+                f"one labelling per instance, {tuple(x.shape)}"
+            ) from error
+        if len(every) not in (1, len(x)):
+            raise ValueError(f"features labels {len(every)} instances, x has {len(x)}")
+        for row in every:
+            missing = set(range(int(row.max()) + 1)) - set(row.tolist())
+            if int(row.min()) < 0 or missing:
+                raise ValueError(
+                    f"features must use every label 0 … d − 1; missing: {sorted(missing)[:5]}, lowest: {int(row.min())}"
+                )
+
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
         base = self._base(x).unsqueeze(1)  # (b or 1, 1, m, *input shape)
-        placed = torch.addcmul(base, x[:, None, None] - base, self._lift(x, xi).unsqueeze(2))
+        lifted, inputs = self._lift(x, xi).unsqueeze(2), x[:, None, None]
+        if not bool(torch.isfinite(x).all()):  # 0 · NaN is NaN: a removed feature must not be touched
+            placed = torch.where(lifted == 0, base, inputs)
+        else:
+            placed = torch.addcmul(base, inputs - base, lifted)
         return placed.squeeze(2) if base.shape[2] == 1 else placed
 
     def batches(self, x: Tensor) -> list[Tensor]:
@@ -231,5 +286,7 @@ class Multiplicative(_Placement):
         removed = (1 - xi).square()
         if self.kernel is not None and self.kernel.measured_in == "xi":
             return removed.sum(-1).expand(len(x), -1)
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError('x has NaN or infinite values, so the kernel has no distance in x: use measured_in="xi"')
         gap = x.double().unsqueeze(1) - self._base(x).double()
         return self._group_sum(x, gap.square().mean(1)) @ removed.mT

@@ -56,6 +56,7 @@ class StreamedFit:
         self.may_shrink = may_shrink
         self.nested = False
         self.units = self.unit = self.rows = 0
+        self.precision = sample.x.dtype
 
     def run(self) -> Fit:
         self.first_pass()
@@ -63,6 +64,7 @@ class StreamedFit:
         sets = self.equations.sums["weight"].shape[1]
         everything = torch.eye(sets, dtype=self.sample.dtype, device=exact.device)[:1]
         self.check_weights(everything, len(exact))
+        self.check_resolution(everything)
         if self.too_few(exact):
             theta, inverse = self.equations.shrink(everything, exact, target, self.rows / self.unit)
         else:
@@ -96,6 +98,7 @@ class StreamedFit:
                 exact_y, y = self.sample.gradients(block, self.sink(block, weight))
             else:
                 exact_y, y = self.sample.values(block)
+            self.precision = y.dtype
             self.equations.add_values(X, weight, y.to(self.sample.dtype))
             self.exact.append(design(block.exact, self.intercept, self.sample.dtype))
             self.exact_y.append(exact_y.to(self.sample.dtype))
@@ -137,6 +140,23 @@ class StreamedFit:
             raise ValueError(
                 f"the draw's weights leave an effective sample size of {size:.3g} for {unknowns} weights; "
                 + self.sample.advice(2 * unknowns)
+            )
+
+    def check_resolution(self, everything: Tensor) -> None:
+        """Warn if f varies over the draw by little more than the rounding of its own precision."""
+        sigma = getattr(getattr(self.sample.neighbourhood, "distribution", None), "sigma", None)
+        if sigma is None or self.loss.gradient:
+            return
+        spread = self.equations.constant_loss(everything).clamp_min(0).sqrt()
+        value = (self.equations.shift.abs() + spread) * 1e3 * torch.finfo(self.precision).eps
+        moved = 1e3 * torch.finfo(self.sample.x.dtype).eps * self.sample.x.abs().amax()
+        least = float((value / spread)[spread > 0].max().nan_to_num(0)) if bool((spread > 0).any()) else 0.0
+        small = float(torch.as_tensor(sigma).min())
+        if least > 1 or small < moved:
+            warnings.warn(
+                f"sigma={small:.3g} is so small that differences of f vanish in {self.precision}: use sigma ≥ "
+                f"{max(small * least, float(moved)):.2g}, a float64 model, or vanilla_gradients()",
+                stacklevel=2,
             )
 
     def too_few(self, exact: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cvxpy as cp
 import numpy as np
@@ -14,9 +14,11 @@ from locapprox.equations import NormalEquations, Solved
 from locapprox.logistic import GaussNewton
 from locapprox.losses import Loss
 from locapprox.sampling import Sample
+from locapprox.solve import particular
 from locapprox.streaming import Fit, StreamedFit
 
 
+@runtime_checkable
 class Surrogate(Protocol):
     """A class of functions g(ξ) = link(w · ξ + intercept) and how to fit one to a sample under a loss.
 
@@ -112,22 +114,20 @@ class Constrained:
         p = gram.shape[-1]
         if self.intercept:
             rhs = rhs + equations.shift[..., None] * gram[:, None, -1]  # about y = 0, where the constraints are stated
-        theta, root, pull = cp.Variable(p), cp.Parameter((p, p)), cp.Parameter(p)
-        rules = list(self.constraints(*((theta[:-1], theta[-1]) if self.intercept else (theta, cp.Constant(0.0)))))
-        at_exact = cp.Parameter(len(exact)) if len(exact) else None
-        if at_exact is not None:
-            rules.append(exact.cpu().numpy() @ theta == at_exact)
+        start, null = particular(exact, target)  # rows to interpolate are eliminated, so they hold exactly
+        free, at_exact = cp.Variable(null.shape[1]), cp.Parameter(p)
+        theta, root, pull = at_exact + null.cpu().numpy() @ free, cp.Parameter((p, p)), cp.Parameter(p)
+        rules = self.constraints(*((theta[:-1], theta[-1]) if self.intercept else (theta, cp.Constant(0.0))))
         problem = cp.Problem(cp.Minimize(cp.sum_squares(root @ theta) - 2 * pull @ theta), rules)
         out = torch.zeros_like(rhs)
         for i, j in np.ndindex(*rhs.shape[:2]):
             values, vectors = torch.linalg.eigh(gram[i % len(gram)])
             root.value = ((values / values[-1]).clamp_min(0).sqrt() * vectors).mT.cpu().numpy()
             pull.value = (rhs[i, j] / values[-1]).cpu().numpy()
-            if at_exact is not None:
-                at_exact.value = target[i, j].cpu().numpy()
-            problem.solve()
-            if theta.value is None:
-                raise ValueError(f"the constraints cannot be met together with the rows to interpolate (cvxpy: {problem.status})")
+            at_exact.value = start[i, j].cpu().numpy()
+            problem.solve(solver=cp.CLARABEL)
+            if free.value is None:
+                raise ValueError(f"the constraints and the rows to interpolate cannot all be met ({problem.status})")
             out[i, j] = torch.from_numpy(theta.value).to(out)
         return out, None
 

@@ -1,6 +1,5 @@
 """What a neighbourhood must do, checked: the spirit of scikit-learn's check_estimator."""
 
-import random
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ def require(condition: Any, clause: str) -> None:
 
 
 def global_state() -> tuple[Any, ...]:
-    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), random.getstate()  # noqa: NPY002
+    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state())  # noqa: NPY002
 
 
 def _check_draw(neighbourhood: Neighbourhood, draw: Any, x: Tensor, n: int) -> None:

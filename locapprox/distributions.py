@@ -225,13 +225,8 @@ class ShapleyMasks:
             yield _join(waiting)
 
     def _parts(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Iterator[Draw]:
-        device, half = rng.device, block_size(d) // 2
-
-        def masks(xi: Tensor, weight: float, unit: int = 1, fixed: int = 0) -> Draw:
-            weights = torch.full((len(xi),), weight, dtype=torch.float64, device=device)
-            return Draw(xi.to(device, dtype), weights, unit=unit, fixed=fixed)
-
-        yield masks(torch.stack([torch.zeros(d), torch.ones(d)]), math.inf, fixed=2)
+        half = block_size(d) // 2
+        yield _masks(torch.stack([torch.zeros(d), torch.ones(d)]), math.inf, rng, dtype, fixed=2)
         left, size_weight, size = max(n - 2, 0), shapley_size_weights(d), 1
         while size <= d // 2:
             twice = 1 if 2 * size == d else 2  # size d/2 is its own complement
@@ -243,20 +238,26 @@ class ShapleyMasks:
             while rows := list(itertools.islice(chosen, half)):
                 xi = torch.zeros(len(rows), d).scatter_(1, torch.tensor(rows), 1.0)
                 xi = torch.cat([xi, 1 - xi]) if twice == 2 else xi
-                yield masks(xi, outer / count, fixed=len(xi))
+                yield _masks(xi, outer / count, rng, dtype, fixed=len(xi))
             left -= count
             size += 1
         pairs = left // 2
         if size > d // 2 or pairs == 0:
             return
         inner = size_weight[size - 1 : d - size]
-        probability = torch.from_numpy(inner / inner.sum()).to(device)
+        probability = torch.from_numpy(inner / inner.sum()).to(rng.device)
         for start in range(0, pairs, half):
             m = min(half, pairs - start)
             k = size + torch.multinomial(probability, m, replacement=True, generator=rng)
-            u = torch.rand(m, d, generator=rng, device=device, dtype=torch.float64)
+            u = torch.rand(m, d, generator=rng, device=rng.device, dtype=torch.float64)
             xi = (u <= u.sort(dim=1).values.gather(1, k[:, None] - 1)).to(dtype)
-            yield masks(torch.stack([xi, 1 - xi], dim=1).reshape(-1, d), inner.sum() / (2 * pairs), unit=2)
+            xi = torch.stack([xi, 1 - xi], dim=1).reshape(-1, d)
+            yield _masks(xi, inner.sum() / (2 * pairs), rng, dtype, unit=2)
+
+
+def _masks(xi: Tensor, weight: float, rng: torch.Generator, dtype: torch.dtype, unit: int = 1, fixed: int = 0) -> Draw:
+    weights = torch.full((len(xi),), weight, dtype=torch.float64, device=rng.device)
+    return Draw(xi.to(rng.device, dtype), weights, unit=unit, fixed=fixed)
 
 
 def _join(draws: list[Draw]) -> Draw:

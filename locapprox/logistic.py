@@ -1,6 +1,7 @@
 """Least squares with a logistic surrogate: damped Gauss–Newton on rows that are kept."""
 
 import warnings
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from locapprox.evaluate import LINKS
 from locapprox.losses import Loss
-from locapprox.sampling import Block, GradientSink, Sample
+from locapprox.sampling import Block, Sample
 from locapprox.solve import design, eliminate, leave_out, shifts, weighted_gram
 from locapprox.streaming import Fit
 
@@ -31,7 +32,7 @@ class GaussNewton:
         gradients: list[Tensor] = []
         for block in sample.blocks():
             held = block.xi.new_zeros(len(sample.x), sample.k, len(block.xi), sample.d) if loss.gradient else None
-            at_exact, values = sample.values(block) if held is None else sample.gradients(block, _into(held))
+            at_exact, values = sample.values(block) if held is None else sample.gradients(block, partial(_hold, held))
             blocks.append(block)
             exact.append(at_exact)
             y.append(values)
@@ -178,8 +179,5 @@ class GaussNewton:
         return weight.expand(self.shape[0], -1).repeat_interleave(self.shape[1], 0)
 
 
-def _into(held: Tensor) -> GradientSink:
-    def take(i: slice, rows: slice, gradient: Tensor) -> None:
-        held[i, :, rows] = gradient
-
-    return take
+def _hold(held: Tensor, i: slice, rows: slice, gradient: Tensor) -> None:
+    held[i, :, rows] = gradient

@@ -151,7 +151,7 @@ def ridge(
 
 def leave_out(
     X: Float[Tensor, "n p"],
-    weight: Float[Tensor, "g n"],
+    weight: Float[Tensor, "h n"],
     inverse: Float[Tensor, "g p p"],
     rest: Float[Tensor, "b k n"],
     unit: int,
@@ -169,7 +169,7 @@ def leave_out(
 
 def shifts(
     X: Float[Tensor, "n p"],
-    weight: Float[Tensor, "g n"],
+    weight: Float[Tensor, "h n"],
     inverse: Float[Tensor, "g p p"],
     left_out: Float[Tensor, "b k n"],
     unit: int,

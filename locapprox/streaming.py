@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from locapprox.equations import NormalEquations, Solved
 from locapprox.losses import Loss
-from locapprox.sampling import Block, GradientSink, Sample
+from locapprox.sampling import Block, Sample
 from locapprox.solve import design, leave_out, rounding, shifts, weighted_products
 
 GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
@@ -95,7 +96,7 @@ class StreamedFit:
                 self.by_groups = True
             X, weight = design(block.xi, self.intercept, self.sample.dtype), self.weightings(block)
             if self.loss.gradient:
-                exact_y, y = self.sample.gradients(block, self.sink(block, weight))
+                exact_y, y = self.sample.gradients(block, partial(self.take, block, weight))
             else:
                 exact_y, y = self.sample.values(block)
             self.precision = y.dtype
@@ -108,12 +109,9 @@ class StreamedFit:
             self.units += (len(block.xi) - block.fixed) // block.unit
             self.unit = max(self.unit, block.unit)
 
-    def sink(self, block: Block, weight: Tensor) -> GradientSink:
-        def take(i: slice, rows: slice, gradient: Tensor) -> None:
-            unit = None if rows.start < block.fixed else block.unit
-            self.equations.add_gradients(len(self.sample.x), i, weight[..., rows], gradient, unit)
-
-        return take
+    def take(self, block: Block, weight: Tensor, i: slice, rows: slice, gradient: Tensor) -> None:
+        unit = None if rows.start < block.fixed else block.unit
+        self.equations.add_gradients(len(self.sample.x), i, weight[..., rows], gradient, unit)
 
     def weightings(self, block: Block) -> Float[Tensor, "g s n"]:
         """All rows; then the coarser rule, or the fixed rows and every group of units."""

@@ -1,0 +1,367 @@
+"""Every part goes through one contract, against one slow and obvious oracle: all rows written out, numpy's lstsq.
+
+The oracle knows nothing of the engine: it asks the neighbourhood for its draw, loops over instances and rows, calls the
+model row by row, takes gradients by autograd through `place`, stacks rows times the root of their weight, eliminates
+rows of infinite weight by Lagrange multipliers, and (for errors) refits without each unit.
+"""
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+
+import locapprox as lx
+from locapprox.neighbourhoods import stream
+from locapprox.sampling import generator
+
+D = 6
+LABELS = torch.tensor([0, 0, 1, 2, 2, 3])
+
+
+def additive(distribution):
+    return lambda x: lx.Additive(distribution)
+
+
+def multiplicative(distribution, **settings):
+    return lambda x: lx.Multiplicative(distribution, **settings)
+
+
+def sample(x):
+    return torch.linspace(-1, 1, 3 * x[0].numel(), dtype=x.dtype).reshape(3, *x.shape[1:])
+
+
+def cloud(x):
+    rng = torch.Generator().manual_seed(7)
+    return x[:1] + 0.5 * torch.randn(60, *x.shape[1:], generator=rng, dtype=torch.float64).to(x)
+
+
+NEIGHBOURHOODS = {
+    "normal": additive(lx.Normal(0.3)),
+    "normal per entry": additive(lx.Normal(torch.linspace(0.1, 0.5, D))),
+    "antithetic": additive(lx.Normal(0.3, antithetic=True)),
+    "normal, kernel in xi": lambda x: lx.Additive(lx.Normal(0.5), kernel=lx.ExponentialKernel(4.0, "xi")),
+    "correlated": additive(lx.CorrelatedNormal(0.1 * torch.eye(D) + 0.02)),
+    "fair masks": multiplicative(lx.FairMasks()),
+    "LIME in x": multiplicative(lx.FairMasks(), kernel=lx.ExponentialKernel(4.0)),
+    "LIME in xi": multiplicative(lx.FairMasks(), baseline=0.2, kernel=lx.ExponentialKernel(4.0, "xi")),
+    "LIME, background": lambda x: lx.Multiplicative(lx.FairMasks(), sample(x), kernel=lx.ExponentialKernel(4.0)),
+    "masks of groups": lambda x: lx.Multiplicative(lx.FairMasks(), 0.1, LABELS.reshape(x.shape[1:])),
+    "Shapley": multiplicative(lx.ShapleyMasks()),
+    "Shapley, background": lambda x: lx.Multiplicative(lx.ShapleyMasks(), sample(x)),
+    "Shapley, baseline of x": multiplicative(lx.ShapleyMasks(), baseline=lambda x: x.flip(-1) / 2),
+    "all coalitions": multiplicative(lx.AllCoalitions()),
+    "leave one out": multiplicative(lx.LeaveOneOut()),
+    "one number": multiplicative(lx.Uniform(0.2, 1.0)),
+    "quadrature": multiplicative(lx.GaussLegendre()),
+    "point": multiplicative(lx.PointMass(1.0)),
+    "point at x": additive(lx.PointMass(0.0)),
+    "nearest": lambda x: lx.NearestPoints(cloud(x), 40),
+    "lime tabular": lambda x: lx.LimeTabular(x.mean(0), torch.full_like(x[0], 0.4), width=6.0),
+    "lime tabular, around x": lambda x: lx.LimeTabular(x.mean(0), torch.full_like(x[0], 0.4), 6.0, True),
+}
+LOSSES = {
+    "values": lx.SquaredError(),
+    "gradients": lx.GradientMatching(),
+    "both": 2.0 * lx.SquaredError() + 0.3 * lx.GradientMatching(),
+}
+ONE_DIRECTION = ("one number", "quadrature", "point", "point at x")  # values there determine no linear surrogate
+
+
+class Model(torch.nn.Module):
+    """Three smooth outputs between 0 and 1 of flattened inputs."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        rng = torch.Generator().manual_seed(5)
+        self.a = torch.randn(D, 8, generator=rng, dtype=torch.float64).to(dtype) / 2
+        self.b = torch.randn(8, 3, generator=rng, dtype=torch.float64).to(dtype)
+
+    def forward(self, x):
+        return torch.sigmoid(torch.tanh(x.flatten(1) @ self.a) @ self.b)
+
+
+class Rows:
+    """The oracle's rows of one instance and score, in float64."""
+
+    def __init__(self, model, neighbourhood, x, i, score, n, seed, gradients):
+        one = x[i : i + 1]
+        rng = generator(seed, neighbourhood, "fit", x)
+        per_instance = neighbourhood.draw(one, n, generator(seed, neighbourhood, "fit", x)).xi.ndim == 3
+        draws = list(stream(neighbourhood, one if per_instance else x, n, rng))
+        xi = torch.cat([d.xi[0] if d.xi.ndim == 3 else d.xi for d in draws])
+        weight = torch.cat([d.weight if d.weight.ndim == 1 else d.weight[0 if per_instance else i] for d in draws])
+        self.unit, self.fixed = draws[-1].unit, sum(d.fixed for d in draws)
+        self.coarse = draws[0].coarse
+        values, slopes = [], []
+        for row in xi:
+            leaf = row.clone().requires_grad_()
+            everyone = neighbourhood.place(x, leaf[None])
+            placed = everyone[i]
+            out = model(placed.reshape(-1, *x.shape[1:]))[:, score].mean()
+            values.append(float(out.detach()))
+            if gradients:
+                slopes.append(torch.autograd.grad(out, leaf)[0].double().numpy())
+        weight = weight.double().numpy()
+        self.exact = np.isinf(weight)
+        self.xi, self.y, self.weight = xi.double().numpy(), np.array(values), weight
+        self.g = np.array(slopes) if gradients else None
+
+
+def least_squares(rows, keep, loss, intercept, weight=None):
+    """θ of the stacked system over the rows `keep`, with the exact rows by Lagrange multipliers."""
+    w = rows.weight if weight is None else weight
+    d = rows.xi.shape[1]
+    X = np.c_[rows.xi, np.ones(len(rows.xi))] if intercept else rows.xi
+    A, b = np.zeros((X.shape[1], X.shape[1])), np.zeros(X.shape[1])
+    for r in keep:
+        if loss.value:
+            A += loss.value * w[r] * np.outer(X[r], X[r])
+            b += loss.value * w[r] * X[r] * rows.y[r]
+        if loss.gradient:
+            A[:d, :d] += loss.gradient * w[r] * np.eye(d)
+            b[:d] += loss.gradient * w[r] * rows.g[r]
+    C, c = X[rows.exact], rows.y[rows.exact]
+    if loss.value == 0 and intercept and len(C) == 0:
+        mean = np.average(rows.g[keep], axis=0, weights=w[keep])
+        rest = np.average(rows.y[keep] - rows.xi[keep] @ mean, weights=w[keep])
+        return np.r_[mean, rest]
+    e = len(C)
+    full = np.block([[A, C.T], [C, np.zeros((e, e))]])
+    return np.linalg.lstsq(full, np.r_[b, c], rcond=1e-14)[0][: X.shape[1]]
+
+
+def loss_at(rows, theta, r, loss, intercept):
+    d = rows.xi.shape[1]
+    fitted = rows.xi[r] @ theta[:d] + (theta[d] if intercept else 0.0)
+    total = loss.value * (rows.y[r] - fitted) ** 2
+    return total + (loss.gradient * ((rows.g[r] - theta[:d]) ** 2).sum() if loss.gradient else 0.0)
+
+
+def inputs(shape, b, dtype):
+    return (torch.linspace(-1.2, 1.5, b * D).sin() + 1.3).reshape(b, *shape).to(dtype)
+
+
+SHAPES = {"vector": (D,), "image": (1, 2, 3)}
+
+
+def check_one(name, loss_name, intercept, target, shape, dtype, batch_size, n, seed):
+    x = inputs(SHAPES[shape], 3, dtype)
+    if name == "normal per entry" and shape == "image":
+        shape = "vector"
+        x = inputs(SHAPES[shape], 3, dtype)
+    neighbourhood, loss, model = NEIGHBOURHOODS[name](x), LOSSES[loss_name], Model(dtype)
+    if loss_name == "values" and name in ONE_DIRECTION:
+        return
+    scores = {"one": [1], "per instance": None, "several": [0, 1, 2]}[target]
+    passed = {"one": 1, "per instance": [0, 2, 1], "several": range(3)}[target]
+    method = lx.Method("contract", neighbourhood, loss, lx.Linear(intercept))
+    infeasible = not intercept and name.startswith(("Shapley", "leave"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if infeasible and name.startswith("Shapley"):
+            with pytest.raises(ValueError, match="cannot all be interpolated"):
+                lx.explain(model, x, method, n, passed, seed, batch_size, progress=False)
+            return
+        e = lx.explain(model, x, method, n, passed, seed, batch_size, progress=False)
+    tolerance = 2e-8 if dtype == torch.float64 else 3e-4
+    for i in range(3):
+        for j, score in enumerate(scores or [[0, 2, 1][i]]):
+            rows = Rows(model, neighbourhood, x, i, score, n, seed, bool(loss.gradient))
+            finite = np.flatnonzero(~rows.exact)
+            theta = least_squares(rows, finite, loss, intercept)
+            d = rows.xi.shape[1]
+            got = e.weights[i].flatten(1)[j] if target == "several" else e.weights[i].flatten()
+            got_loss = e.loss[i, j] if target == "several" else e.loss[i]
+            scale = max(1.0, np.abs(theta[:d]).max())
+            np.testing.assert_allclose(got.numpy(), theta[:d], atol=tolerance * scale)
+            weighted = [rows.weight[r] * loss_at(rows, theta, r, loss, intercept) for r in finite]
+            in_sample = sum(weighted) / rows.weight[finite].sum()
+            assert float(got_loss) >= in_sample * (1 - 1e-3) - tolerance  # leaving out never flatters
+            if rows.fixed == len(rows.xi):
+                np.testing.assert_allclose(float(got_loss), in_sample, rtol=1e-3, atol=tolerance)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", NEIGHBOURHOODS)
+def test_every_neighbourhood_under_every_loss(name, loss):
+    check_one(name, loss, True, "one", "vector", torch.float64, None, 60, 0)
+
+
+combinations = st.tuples(
+    st.sampled_from(sorted(NEIGHBOURHOODS)),
+    st.sampled_from(sorted(LOSSES)),
+    st.booleans(),
+    st.sampled_from(["one", "per instance", "several"]),
+    st.sampled_from(sorted(SHAPES)),
+    st.sampled_from([torch.float64, torch.float32]),
+    st.sampled_from([None, 1, 7, 64, 1000]),
+    st.integers(30, 70),
+    st.integers(0, 2**31),
+)
+
+
+def property_test(examples):
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(combinations)
+    def run(combination):
+        check_one(*combination)
+
+    return run
+
+
+def test_random_combinations():
+    property_test(40)()
+
+
+@pytest.mark.slow
+def test_random_combinations_by_the_thousand():
+    property_test(int(os.environ.get("LOCAPPROX_EXAMPLES", "10000")))()
+
+
+@pytest.mark.parametrize("name", NEIGHBOURHOODS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_neighbourhood_keeps_its_contract(name, shape):
+    x = inputs(SHAPES[shape], 3, torch.float64)
+    if name != "normal per entry" or shape == "vector":
+        lx.check_neighbourhood(NEIGHBOURHOODS[name](x), x)
+
+
+ERRORS = {  # whose standard error is a sum of squares of the changes when each unit is left out
+    "HC3": ("LIME in x", "values", False),
+    "HC3 of noise": ("normal", "values", False),
+    "pairs": ("antithetic", "values", False),
+    "jackknife over pairs": ("Shapley", "values", True),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_standard_errors_are_those_of_refits(case):
+    name, loss_name, centred = ERRORS[case]
+    x = inputs((D,), 3, torch.float64)
+    n = 40
+    neighbourhood, loss, model = NEIGHBOURHOODS[name](x), LOSSES[loss_name], Model(torch.float64)
+    e = lx.explain(model, x, lx.Method("contract", neighbourhood, loss), n, target=0, progress=False)
+    for i in range(3):
+        rows = Rows(model, neighbourhood, x, i, 0, n, 0, False)
+        finite = np.flatnonzero(~rows.exact)
+        theta = least_squares(rows, finite, loss, True)
+        units = np.arange(rows.fixed, len(rows.xi)).reshape(-1, rows.unit)
+        shift = np.array([theta - least_squares(rows, np.setdiff1d(finite, unit), loss, True) for unit in units])
+        square = (shift**2).sum(0)
+        if centred:
+            m = len(units)
+            square = (square - shift.sum(0) ** 2 / m) * (m - 1) / m
+        np.testing.assert_allclose(e.standard_error[i].numpy(), np.sqrt(square[:-1]), rtol=1e-6)
+        out = []  # and the loss is that of every unit under the fit without it
+        for unit in units:
+            without = least_squares(rows, np.setdiff1d(finite, unit), loss, True)
+            out += [rows.weight[r] * loss_at(rows, without, r, loss, True) for r in unit]
+        fixed = np.setdiff1d(finite, units)
+        out += [rows.weight[r] * loss_at(rows, theta, r, loss, True) for r in fixed]
+        np.testing.assert_allclose(float(e.loss[i]), sum(out) / rows.weight[finite].sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", ["normal", "LIME in x", "Shapley", "quadrature", "antithetic"])
+def test_the_logistic_surrogate_minimises_the_stated_loss(name, loss):
+    """Against scipy's BFGS on the loss written out; rows to interpolate as a penalty-free change of variables."""
+    if loss == "values" and name in ONE_DIRECTION:
+        return
+    x = inputs((D,), 2, torch.float64)
+    neighbourhood, model, n = NEIGHBOURHOODS[name](x), Model(torch.float64), 60
+    method = lx.Method("logistic", neighbourhood, LOSSES[loss], lx.Logistic())
+    e = lx.explain(model, x, method, n, target=1, progress=False)
+    rows = Rows(model, neighbourhood, x, 0, 1, n, 0, True)
+    X, w = np.c_[rows.xi, np.ones(len(rows.xi))], np.where(rows.exact, 0, rows.weight)
+    C, c = X[rows.exact], np.log(rows.y[rows.exact] / (1 - rows.y[rows.exact]))
+    base = np.linalg.lstsq(C, c, rcond=None)[0] if len(C) else np.zeros(D + 1)
+    null = np.linalg.svd(C)[2][len(C) :].T if len(C) else np.eye(D + 1)
+
+    def objective(u):
+        theta = base + null @ u
+        s = 1 / (1 + np.exp(-X @ theta))
+        value = LOSSES[loss].value * (rows.y - s) ** 2
+        slope = LOSSES[loss].gradient * ((rows.g - (s * (1 - s))[:, None] * theta[:D]) ** 2).sum(1)
+        return (w * (value + slope)).sum() / w.sum()
+
+    best = optimize.minimize(objective, np.zeros(null.shape[1]), method="BFGS", options={"gtol": 1e-10})
+    theta = base + null @ best.x
+    fitted = np.r_[e.weights[0].numpy(), float(e.intercept[0])]
+    assert objective(null.T @ (fitted - base)) <= best.fun * (1 + 1e-9) + 1e-16
+    np.testing.assert_allclose(fitted[:D], theta[:D], atol=2e-3 * max(1, np.abs(theta).max()))
+
+
+def test_the_sparse_surrogate_is_least_squares_on_its_features():
+    x = inputs((D,), 3, torch.float64)
+    model, loss = Model(torch.float64), lx.SquaredError()
+    for name in ("normal", "Shapley", "LIME in x"):
+        neighbourhood = NEIGHBOURHOODS[name](x)
+        e = lx.explain(model, x, lx.Method("sparse", neighbourhood, loss, lx.Sparse(3)), 50, target=0, progress=False)
+        assert bool(((e.weights != 0).sum(1) <= 3).all())
+        for i in range(3):
+            rows = Rows(model, neighbourhood, x, i, 0, 50, 0, False)
+            finite, chosen = np.flatnonzero(~rows.exact), e.weights[i].numpy() != 0
+            rows.xi = rows.xi[:, chosen]
+            theta = least_squares(rows, finite, loss, True)
+            np.testing.assert_allclose(e.weights[i].numpy()[chosen], theta[:-1], atol=1e-9)
+
+
+def test_the_sparse_surrogate_of_gradients_keeps_the_largest():
+    x = inputs((D,), 3, torch.float64)
+    model = Model(torch.float64)
+    full = lx.explain(model, x, lx.smoothgrad(0.3), 50, target=0, progress=False)
+    method = lx.Method("sparse", lx.Additive(lx.Normal(0.3)), lx.GradientMatching(), lx.Sparse(2))
+    e = lx.explain(model, x, method, 50, target=0, progress=False)
+    for i in range(3):
+        largest = full.weights[i].abs().argsort(descending=True)[:2]
+        expected = torch.zeros(D, dtype=torch.float64)
+        expected[largest] = full.weights[i][largest]
+        torch.testing.assert_close(e.weights[i], expected)
+
+
+def test_the_sparse_path_finds_the_features_of_a_sparse_function():
+    model = lambda rows: 3 * rows[:, 1] - 2 * rows[:, 4]  # noqa: E731
+    x = inputs((D,), 2, torch.float64)
+    for neighbourhood in (lx.Additive(lx.Normal(0.3)), lx.Multiplicative(lx.FairMasks())):
+        e = lx.explain(model, x, lx.Method("s", neighbourhood, lx.SquaredError(), lx.Sparse(2)), 200, progress=False)
+        assert (e.weights != 0).nonzero()[:, 1].tolist() == [1, 4, 1, 4]
+
+
+@pytest.mark.parametrize("name", ["normal", "Shapley"])
+def test_the_constrained_surrogate_satisfies_the_kkt_conditions(name):
+    """With w ≤ t: gradient 0 where the bound is slack, of the right sign where it is active (after the exact rows)."""
+    x = inputs((D,), 2, torch.float64)
+    model, bound = Model(torch.float64), 0.05
+    neighbourhood = NEIGHBOURHOODS[name](x)
+    free = lx.explain(model, x, lx.Method("c", neighbourhood, lx.SquaredError()), 60, target=0, progress=False)
+    assert float(free.weights.max()) > bound  # else the constraint says nothing
+    surrogate = lx.Constrained(lambda w, intercept: [w <= bound])
+    method = lx.Method("c", neighbourhood, lx.SquaredError(), surrogate)
+    e = lx.explain(model, x, method, 60, target=0, progress=False)
+    for i in range(2):
+        rows = Rows(model, neighbourhood, x, i, 0, 60, 0, False)
+        finite = np.flatnonzero(~rows.exact)
+        X, w = np.c_[rows.xi, np.ones(len(rows.xi))], rows.weight
+        theta = np.r_[e.weights[i].numpy(), float(e.intercept[i])]
+        pull = ((w[finite] * (X[finite] @ theta - rows.y[finite]))[:, None] * X[finite]).sum(0) / w[finite].sum()
+        if rows.exact.any():  # multipliers of the exact rows, from the slack coordinates
+            np.testing.assert_allclose(X[rows.exact] @ theta, rows.y[rows.exact], atol=1e-9)
+            slack = np.r_[theta[:-1] < bound - 1e-5, True]
+            pull -= X[rows.exact].T @ np.linalg.lstsq(X[rows.exact].T[slack], pull[slack], rcond=None)[0]
+        active = theta[:-1] > bound - 1e-5
+        assert active.any()
+        np.testing.assert_allclose(pull[:-1][~active], 0, atol=1e-5)
+        assert (pull[:-1][active] <= 1e-5).all()
+        assert (theta[:-1] <= bound + 1e-6).all()

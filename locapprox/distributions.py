@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.special import roots_legendre
 from torch import Tensor
 
 
@@ -125,13 +126,12 @@ class GaussLegendre:
 @lru_cache(maxsize=32)
 def _gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes on (0, 1), weights, and the weights of the rule on every second node."""
-    nodes, weights = np.polynomial.legendre.leggauss(n)
-    coarse = np.full(n, np.nan)  # one node has no coarser rule: its error is unknown
+    nodes, weights = roots_legendre(n)  # O(n²); numpy's leggauss is O(n³), seconds for n = 1000
+    coarse = np.zeros(n)  # one node has no coarser rule, so weight 0, and its error is NaN: unknown
     if n > 1:
         half = nodes[::2]
         moments = np.zeros(len(half))
         moments[0] = 1.0  # the mean of P_0; all higher Legendre polynomials have mean 0
-        coarse = np.zeros(n)
         coarse[::2] = np.linalg.solve(np.polynomial.legendre.legvander(half, len(half) - 1).T, moments)
     return (nodes + 1) / 2, weights / 2, coarse
 

@@ -69,10 +69,8 @@ def explain(
         return out if scores.several else out[:, 0]
 
     weights = whole("weights")
-    if getattr(method.neighbourhood, "features", None) is None and d == inputs[0].numel():
-        layout = inputs.shape[1:]
-    else:
-        layout, names = torch.Size([d]), None
+    per_entry = getattr(method.neighbourhood, "features", None) is None and d == inputs[0].numel()
+    layout = inputs.shape[1:] if per_entry else torch.Size([d])
     return Explanation(
         weights=weights.unflatten(-1, layout),
         intercept=whole("intercept"),
@@ -82,7 +80,7 @@ def explain(
         degrees=fits[0][1].degrees,
         x=inputs,
         method=method.name,
-        feature_names=names,
+        feature_names=names if per_entry else None,
         settings={
             "n_samples": n_samples,
             "seed": seed,
@@ -92,6 +90,7 @@ def explain(
             "surrogate": repr(method.surrogate),
         },
         several=scores.several,
+        per_entry=per_entry,
         link=getattr(method.surrogate, "link", "identity"),
         source=(method, model, x, target, batch_size),
     )

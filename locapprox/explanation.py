@@ -1,6 +1,7 @@
 """What explain() returns: weights, how well they fit, how sure we are."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Explanation:
     feature_names: list[str] | None
     settings: dict[str, Any]
     several: bool = False
+    per_entry: bool = True  # weights have the input's shape, not one axis of labels
     link: str = "identity"  # g = link(w · ξ + intercept), see LINKS
     source: tuple[Any, ...] | None = field(default=None)  # method, model and their arguments; not saved
     slopes: tuple[Tensor, Tensor] | None = field(default=None)  # of a loaded explanation
@@ -62,11 +64,11 @@ class Explanation:
     def validate(self, n: int = 1000, seed: int | None = None) -> Tensor:
         """The mean loss on n fresh draws of the neighbourhood, like `loss`."""
         method, model, example, target, batch_size = self._source("validate")
-        scores = Scores(model, self.x, example, target, batch_size)
         seed = self.settings["seed"] if seed is None else seed
         weights, intercept = self._by_score(self.weights), self.intercept.reshape(len(self.x), -1)
         loss = torch.full_like(intercept, torch.nan)
         with evaluation_mode(model):
+            scores = Scores(model, self.x, example, target, batch_size)
             for sample in samples(method.neighbourhood, self.x, scores, n, seed, "validate"):
                 i = sample.instances
                 some = weights[i][..., : int((~weights[i[0], 0].isnan()).sum())]
@@ -98,7 +100,7 @@ class Explanation:
     def on_input(self) -> Tensor:
         """Weights laid out like x: each feature's weight on all its entries."""
         weights = self._by_score(self.weights)
-        if self.weights.shape[-(self.x.ndim - 1) :] == self.x.shape[1:] and weights.shape[-1] == self.x[0].numel():
+        if self.per_entry:
             return self.weights
         copy = getattr(self._source("on_input")[0].neighbourhood, "on_input", None)
         if copy is None:
@@ -153,7 +155,7 @@ class Explanation:
         ax = plt.gca() if ax is None else ax
         weights = self._by_score(self.weights)[instance, score].cpu().numpy()
         ax.set_title(f"{self.method} ($R^2$ = {float(self.r2.reshape(len(self.x), -1)[instance, score]):.2f})")
-        if self.x.ndim in (3, 4) and weights.size == self.x[0].numel():
+        if self.x.ndim in (3, 4) and self.per_entry:
             image = weights.reshape(-1, *self.x.shape[-2:]).sum(0)
             limit = np.abs(image).max() or 1.0
             ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -169,19 +171,20 @@ class Explanation:
 
     def save(self, path: str | Path) -> Path:
         """One .npz of arrays and a JSON text; `lx.load` reads it back without executing anything."""
-        path = Path(path).with_suffix(".npz")
+        path = npz(path)
         meta = {
             "degrees": self.degrees,
             "method": self.method,
             "feature_names": self.feature_names,
             "settings": self.settings,
             "several": self.several,
+            "per_entry": self.per_entry,
             "link": self.link,
         }
         arrays = {name: getattr(self, name).cpu().numpy() for name in ARRAYS}
-        if self.slopes is not None or self.source is not None:
+        with suppress(ValueError):  # a placement that is not affine has no slopes on the input
             arrays["slopes"], arrays["origin"] = (t.cpu().numpy() for t in self._on_inputs())
-        part = path.with_suffix(".part.npz")
+        part = path.with_name(path.name + ".part.npz")
         np.savez_compressed(part, meta=np.array(json.dumps(meta)), **arrays)
         part.replace(path)
         return path
@@ -226,9 +229,15 @@ def least_norm(neighbourhood: Neighbourhood, x: Tensor, weights: Float[Tensor, "
     return torch.stack(slopes), torch.stack(origins)
 
 
+def npz(path: str | Path) -> Path:
+    """The path with .npz at its end; a dot inside the name is no suffix."""
+    path = Path(path)
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+
+
 def load(path: str | Path) -> Explanation:
     """An explanation saved by `Explanation.save`; it predicts, but does not validate (the model is not saved)."""
-    with np.load(path, allow_pickle=False) as stored:
+    with np.load(npz(path), allow_pickle=False) as stored:
         arrays: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "meta"}
         meta = json.loads(str(stored["meta"]))
     slopes = (arrays.pop("slopes"), arrays.pop("origin")) if "slopes" in arrays else None

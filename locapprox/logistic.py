@@ -1,6 +1,5 @@
 """Least squares with a logistic surrogate: damped Gauss–Newton on rows that are kept."""
 
-import warnings
 from functools import partial
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from locapprox.evaluate import LINKS
 from locapprox.losses import Loss
+from locapprox.notices import warn
 from locapprox.sampling import Block, Sample
 from locapprox.solve import design, eliminate, leave_out, shifts, weighted_gram
 from locapprox.streaming import Fit
@@ -101,10 +101,9 @@ class GaussNewton:
             moving &= ~done
             if not bool(moving.any()):
                 return theta
-        warnings.warn(
+        warn(
             f"the logistic surrogate of {int(moving.sum())} problem(s) did not converge in {MOST_STEPS} steps (is the "
             "output close to a step function?); widen the neighbourhood or use Linear()",
-            stacklevel=2,
         )
         return theta
 

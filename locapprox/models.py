@@ -1,6 +1,5 @@
 """A model, whatever it is, as scores: (rows, *input shape) -> (rows, k), and their gradients by autograd."""
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from locapprox.notices import warn
 
 Array = Tensor | np.ndarray | pd.DataFrame
 Target = int | Sequence[int] | np.ndarray | Tensor | range | Callable[[Any], Any] | None
@@ -48,10 +49,9 @@ def evaluation_mode(model: Any) -> Iterator[None]:
     """Every module in evaluation mode, and back as it was, with a warning if that changes anything."""
     training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
     if training:
-        warnings.warn(
+        warn(
             "the model is in training mode (dropout, batch statistics): it is explained in evaluation mode and put "
-            "back afterwards; call model.eval() to silence this",
-            stacklevel=5,
+            "back afterwards; call model.eval() to silence this"
         )
     try:
         for module in training:
@@ -129,7 +129,7 @@ class Scores:
             out = self.target(out)
         if not isinstance(out, Tensor):
             try:
-                out = torch.as_tensor(np.asarray(out), device=rows.device)
+                out = torch.from_numpy(np.array(out)).to(rows.device)
             except (TypeError, ValueError) as error:
                 raise TypeError(
                     f"the model must return numbers, one row per input; it returned {type(out).__name__}. Wrap it in a "
@@ -200,9 +200,10 @@ def _caller(model: Any, example: Array) -> Callable[[Tensor], Any]:
         )
     if predict is None and isinstance(example, Tensor):
         return model
-    names = example.columns if isinstance(example, pd.DataFrame) else None
-    if predict is not None and hasattr(model, "feature_names_in_"):
-        names = model.feature_names_in_ if names is None else names
+    if predict is not None:  # as it was fitted
+        names = getattr(model, "feature_names_in_", None)
+    else:
+        names = example.columns if isinstance(example, pd.DataFrame) else None
     function = predict or model
 
     def call(rows: Tensor) -> Any:

@@ -57,19 +57,26 @@ def samples(
 
     One draw for one instance tells how large the batches may be, from shapes alone.
     """
-    whole = getattr(neighbourhood, "whole_budget", False)
-    probe = neighbourhood.draw(x[:1], n if whole else 2, generator(seed, neighbourhood, role, x))
-    rows, d = (len(probe.weight.flatten()) if whole else n), probe.xi.shape[-1]
-    if bar is not None:
-        bar.total = rows * len(x)
-    numbers = scores.k * rows + 8 * scores.k * d + (d * d if probe.weight.ndim == 2 else 0)
-    numbers += 4 * scores.k * rows * d if keeps_gradients else 0
-    together = 1 if probe.xi.ndim == 3 else max(1, MEMORY // numbers)
     batches = getattr(neighbourhood, "batches", lambda x: [torch.arange(len(x))])(x)
     for batch in batches:
+        one = _at(neighbourhood, x, batch[:1])
+        whole = getattr(one, "whole_budget", False)
+        probe = one.draw(x[batch[:1]], n if whole else 2, generator(seed, neighbourhood, role, x))
+        rows, d = (len(probe.weight.flatten()) if whole else n), probe.xi.shape[-1]
+        if bar is not None:
+            bar.total = rows * len(x)
+        numbers = scores.k * rows + 8 * scores.k * d + (d * d if probe.weight.ndim == 2 else 0)
+        numbers += 4 * scores.k * rows * d if keeps_gradients else 0
+        together = 1 if probe.xi.ndim == 3 else max(1, MEMORY // numbers)
         for instances in batch.to(x.device).split(together):
-            here = neighbourhood.at(x, instances) if hasattr(neighbourhood, "at") else neighbourhood
+            here = _at(neighbourhood, x, instances)
             yield Sample(here, x[instances], instances, scores, n, (rows, d), seed, role, bar)
+
+
+def _at(neighbourhood: Neighbourhood, x: Tensor, instances: Tensor | slice) -> Neighbourhood:
+    """The neighbourhood of some of the instances x."""
+    at = getattr(neighbourhood, "at", None)
+    return neighbourhood if at is None else at(x, instances)
 
 
 class Sample:
@@ -156,8 +163,7 @@ class Sample:
         return f"width={kernel.width:g} is too narrow here: use width={width:.2g} or more"
 
     def _placing(self, i: slice) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
-        at = getattr(self.neighbourhood, "at", None)
-        here = self.neighbourhood if at is None else at(self.x, i)
+        here = _at(self.neighbourhood, self.x, i)
         return here.place, self.x[i], self.instances[i]
 
     def _chunks(self, n: int, unit: int, fixed: int = 0) -> Iterator[tuple[slice, slice]]:

@@ -35,7 +35,7 @@ def rounding(theta: Float[Tensor, "b k p"], X: Float[Tensor, "n p"]) -> Float[Te
 
 def weighted_gram(X: Float[Tensor, "n p"], weight: Float[Tensor, "*g n"]) -> Float[Tensor, "*g p p"]:
     """Xᵀ diag(weight) X for every row of weights."""
-    flat, p = weight.reshape(-1, weight.shape[-1]), X.shape[1]
+    flat, p = weight.flatten(0, -2) if weight.ndim > 1 else weight[None], X.shape[1]
     if len(flat) == 1 or p > PAIRS_UP_TO:
         gram = torch.stack([(X * w[:, None]).mT @ X for w in flat])
     else:
@@ -139,6 +139,8 @@ def ridge(
     coefficient = z[:, :, None] / kept[:, None]  # (b, k, t, q)
     fit = (coefficient * (2 * z[:, :, None] - (1 - mu[:, None, None]) * coefficient)).sum(-1)
     score = (square[..., None] - fit).clamp_min(0) / (1 - hat / rows).clamp_min(1e-3).square()[:, None]
+    score = torch.where((hat > 0.9 * rows)[:, None], torch.inf, score)  # where nearly interpolating, GCV is 0 / 0
+    score[..., -1] = score[..., -1].clamp_max(torch.finfo(score.dtype).max)
     best = score.argmin(-1)  # (b, k)
     chosen = t[best, 0][..., None]  # (b, k, 1)
     kept = (1 - mu[:, None] + chosen * mu[:, None]).flatten(0, 1)  # (b k, q)

@@ -1,6 +1,5 @@
 """A fit from normal equations that stream: one pass of model calls, and for errors one more pass of draws."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from locapprox.equations import NormalEquations, Solved
 from locapprox.losses import Loss
+from locapprox.notices import warn
 from locapprox.sampling import Block, Sample
 from locapprox.solve import design, leave_out, rounding, shifts, weighted_products
 
@@ -70,7 +70,7 @@ class StreamedFit:
             theta, inverse = self.equations.shrink(everything, exact, target, self.rows / self.unit)
         else:
             theta, inverse = self.solver(self.equations, everything, exact, target)
-        degrees = torch.inf
+        degrees = float(max(1, self.units - 1)) if self.units else torch.inf
         if self.nested:
             coarse = torch.eye(sets, dtype=self.sample.dtype, device=exact.device)[1:2]
             error = (theta - self.solver(self.equations, coarse, exact, target)[0]).abs()
@@ -85,6 +85,8 @@ class StreamedFit:
             loss = self.equations.loss_of(theta, everything) + 2 * self.loss.gradient * variance.sum(-1)
         else:
             error, loss = self.leave_out(theta, inverse)
+            if self.units * self.unit == self.rows:
+                degrees = float(max(1, self.rows - theta.shape[-1]))
         d = theta.shape[-1] - self.intercept
         intercept = theta[..., d] if self.intercept else torch.zeros_like(theta[..., 0])
         return Fit(theta[..., :d], intercept, error[..., :d], loss, self.equations.constant_loss(everything), degrees)
@@ -151,10 +153,9 @@ class StreamedFit:
         least = float((value / spread)[spread > 0].max().nan_to_num(0)) if bool((spread > 0).any()) else 0.0
         small = float(torch.as_tensor(sigma).min())
         if least > 1 or small < moved:
-            warnings.warn(
+            warn(
                 f"sigma={small:.3g} is so small that differences of f vanish in {self.precision}: use sigma ≥ "
                 f"{max(small * least, float(moved)):.2g}, a float64 model, or vanilla_gradients()",
-                stacklevel=2,
             )
 
     def too_few(self, exact: Tensor) -> bool:
@@ -165,11 +166,10 @@ class StreamedFit:
         needed = self.unit * (self.sample.d + self.intercept - rank)
         if self.rows >= 2 * needed:
             return False
-        warnings.warn(
+        warn(
             f"n_samples is small: {self.rows} rows for weights that {needed} would just determine. The fit is shrunk "
             f"(ridge by generalised cross-validation; its bias is not in the standard errors). Use n_samples ≥ "
             f"{2 * needed + len(exact)}, or fewer features",
-            stacklevel=2,
         )
         return True
 

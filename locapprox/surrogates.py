@@ -115,16 +115,17 @@ class Constrained:
         if self.intercept:
             rhs = rhs + equations.shift[..., None] * gram[:, None, -1]  # about y = 0, where the constraints are stated
         start, null = particular(exact, target)  # rows to interpolate are eliminated, so they hold exactly
-        free, at_exact = cp.Variable(null.shape[1]), cp.Parameter(p)
-        theta, root, pull = at_exact + null.cpu().numpy() @ free, cp.Parameter((p, p)), cp.Parameter(p)
+        basis, q = null.cpu().numpy(), null.shape[1]
+        free, offset, root, pull = cp.Variable(q), cp.Parameter(p), cp.Parameter((q, q)), cp.Parameter(q)
+        theta = offset + basis @ free
         rules = self.constraints(*((theta[:-1], theta[-1]) if self.intercept else (theta, cp.Constant(0.0))))
-        problem = cp.Problem(cp.Minimize(cp.sum_squares(root @ theta) - 2 * pull @ theta), rules)
+        problem = cp.Problem(cp.Minimize(cp.sum_squares(root @ free) - 2 * pull @ free), rules)
+        reduced, right = null.mT @ gram @ null, (rhs - start @ gram) @ null
         out = torch.zeros_like(rhs)
         for i, j in np.ndindex(*rhs.shape[:2]):
-            values, vectors = torch.linalg.eigh(gram[i % len(gram)])
+            values, vectors = torch.linalg.eigh(reduced[i % len(gram)])
             root.value = ((values / values[-1]).clamp_min(0).sqrt() * vectors).mT.cpu().numpy()
-            pull.value = (rhs[i, j] / values[-1]).cpu().numpy()
-            at_exact.value = start[i, j].cpu().numpy()
+            pull.value, offset.value = (right[i, j] / values[-1]).cpu().numpy(), start[i, j].cpu().numpy()
             problem.solve(solver=cp.CLARABEL)
             if free.value is None:
                 raise ValueError(f"the constraints and the rows to interpolate cannot all be met ({problem.status})")

@@ -1,0 +1,297 @@
+"""What is drawn: enumerations against itertools, rules on polynomials, moments within their standard error."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import locapprox as lx
+from locapprox import distributions
+from locapprox.distributions import Normal, ShapleyMasks, block_size, shapley_size_weights
+
+F64 = torch.float64
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(distribution, d, n, seed=0):
+    return distribution.draw(d, n, rng(seed), F64)
+
+
+def kernel(d, size):
+    return (d - 1) / (math.comb(d, size) * size * (d - size))
+
+
+# ---- Shapley masks
+
+
+@pytest.mark.parametrize("d", [2, 3, 5, 8, 12])
+def test_shapley_size_weights(d):
+    expected = np.array([math.comb(d, k) * kernel(d, k) for k in range(1, d)])
+    np.testing.assert_allclose(shapley_size_weights(d), expected / expected.sum(), rtol=1e-13)
+
+
+def test_shapley_size_weights_do_not_overflow():
+    weights = shapley_size_weights(5000)
+    assert np.isfinite(weights).all()
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] / weights[2499] == pytest.approx(2500 * 2500 / 4999)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 1000])
+@pytest.mark.parametrize("d", [2, 3, 4, 5, 8, 11])
+def test_enough_masks_are_all_coalitions_with_the_kernel(d, extra):
+    got = draw(ShapleyMasks(), d, 2**d + extra)
+    assert got.fixed == 2**d == len(got.xi)
+    masks = [tuple(m) for m in got.xi.int().tolist()]
+    assert sorted(masks) == sorted(itertools.product([0, 1], repeat=d))
+    sizes, ratio = got.xi.sum(1).int(), []
+    for size, weight in zip(sizes.tolist(), got.weight.tolist(), strict=True):
+        if size in (0, d):
+            assert weight == math.inf
+        else:
+            ratio.append(weight / kernel(d, size))
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(d=st.integers(2, 14), n=st.integers(2, 400), seed=st.integers(0, 2**20))
+def test_shapley_masks_in_general(d, n, seed):
+    """Sizes are enumerated from the outside in, completely; the rest are complementary pairs; weights add up."""
+    got = draw(ShapleyMasks(), d, n, seed)
+    assert len(got.xi) <= max(n, 2)
+    assert len(got.xi) >= min(n - 1, 2**d)
+    assert bool(((got.xi == 0) | (got.xi == 1)).all())
+    assert got.weight[:2].isinf().all()
+    assert got.weight[2:].isfinite().all()
+    fixed, sampled = got.xi[: got.fixed], got.xi[got.fixed :]
+    assert len(fixed.unique(dim=0)) == len(fixed)
+    sizes = fixed.sum(1).int()
+    for size in range(d + 1):
+        assert int((sizes == size).sum()) in (0, math.comb(d, size))
+        assert bool((sizes == size).any()) == bool((sizes == d - size).any())
+    enumerated = {int(s) for s in sizes}
+    outer = [s in enumerated for s in range(d // 2 + 1)]
+    assert outer == sorted(outer, reverse=True)
+    if len(sampled):
+        assert got.unit == 2
+        assert bool((sampled[0::2] + sampled[1::2] == 1).all())
+        assert not enumerated & {int(s) for s in sampled.sum(1)}
+    share = shapley_size_weights(d)
+    for size in enumerated - {0, d}:
+        assert float(got.weight[: got.fixed][sizes == size].sum()) == pytest.approx(share[size - 1], rel=1e-10)
+    rest = sum(share[s - 1] for s in range(1, d) if s not in enumerated)
+    if len(sampled):
+        assert float(got.weight[got.fixed :].sum()) == pytest.approx(rest, rel=1e-10)
+
+
+def test_sampled_sizes_have_their_weight_in_expectation():
+    """Sizes of random pairs follow their share, and coalitions of a size are equally likely: chi squared."""
+    from scipy.stats import chisquare
+
+    d, n = 7, 36
+    counts, masks = np.zeros(d + 1), {}
+    for seed in range(700):
+        got = draw(ShapleyMasks(), d, n, seed)
+        for mask in got.xi[got.fixed :: 2].int().tolist():
+            counts[sum(mask)] += 1
+            masks[tuple(mask)] = masks.get(tuple(mask), 0) + 1
+    inner = np.flatnonzero(counts)
+    assert inner.tolist() == [2, 3, 4, 5]
+    share = shapley_size_weights(d)[inner - 1]
+    assert chisquare(counts[inner], counts.sum() * share / share.sum()).pvalue > 1e-3
+    for size in inner:
+        of = [c for m, c in masks.items() if sum(m) == size]
+        assert len(of) == math.comb(d, size)
+        assert chisquare(of).pvalue > 1e-3
+
+
+def test_enumeration_starts_when_sampling_would_draw_every_coalition():
+    """d = 10, size 1 has share s₁ per side: enumerated from n − 2 ≥ 20 / (2 s₁)."""
+    d = 10
+    need = math.ceil(20 / (2 * shapley_size_weights(d)[0]) - 1e-9) + 2
+    assert draw(ShapleyMasks(), d, need - 1).fixed == 2
+    assert draw(ShapleyMasks(), d, need).fixed == 22
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_few_features(d):
+    for n in range(1, 12):
+        got = draw(ShapleyMasks(), d, n)
+        assert len(got.xi) <= max(2, n)
+        assert got.weight[:2].isinf().all()
+    x = torch.tensor([[2.0, 3.0, 5.0][:d]], dtype=F64)
+
+    def product(a):
+        return a.prod(1) + a.sum(1)
+
+    e = lx.explain(product, x, lx.kernel_shap(), n_samples=2**d)
+    expected = x + x.prod() / d
+    torch.testing.assert_close(e.weights, expected, rtol=0, atol=1e-12)
+    e = lx.explain(product, x, lx.occlusion())
+    torch.testing.assert_close(e.weights, x + x.prod(), rtol=0, atol=1e-12)
+    for method in (lx.c_lime(), lx.smoothgrad(), lx.integrated_gradients(), lx.lime(width=9.0)):
+        weights = lx.explain(lambda a: 4 * a.sum(1), x, method, n_samples=64).weights
+        expected = torch.full_like(x, 4.0) if method.name in ("C-LIME", "SmoothGrad") else 4 * x
+        torch.testing.assert_close(weights, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [40, 600, 2500, 5000])
+def test_the_stream_is_the_draw(n):
+    whole = draw(ShapleyMasks(), 12, n)
+    parts = list(ShapleyMasks().stream(12, n, rng(), F64))
+    assert torch.equal(torch.cat([p.xi for p in parts]), whole.xi)
+    assert torch.equal(torch.cat([p.weight for p in parts]), whole.weight)
+    assert sum(p.fixed for p in parts) == whole.fixed
+    assert len(parts) == 1 or max(len(p.xi) for p in parts) < 2.1 * block_size(12)
+    seen_sampled = False
+    for p in parts:  # fixed rows come first
+        assert not (seen_sampled and p.fixed)
+        seen_sampled |= p.fixed < len(p.xi)
+        assert p.fixed == len(p.xi) or (len(p.xi) - p.fixed) % p.unit == 0
+
+
+# ---- quadrature
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 20])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.9, 1.0), (-2.0, 3.0)])
+def test_gauss_legendre_is_exact_on_polynomials(n, low, high):
+    got = draw(lx.GaussLegendre(low, high), 3, n)
+    assert got.fixed == n
+    assert bool((got.xi == got.xi[:, :1]).all())
+    t = got.xi[:, 0]
+    assert bool(((t > low) & (t < high)).all())
+    for degree in range(2 * n):
+        exact = (high ** (degree + 1) - low ** (degree + 1)) / (degree + 1) / (high - low)
+        bound = max(abs(low), abs(high), 1.0) ** degree
+        assert float((got.weight * t**degree).sum()) == pytest.approx(exact, abs=1e-13 * bound)
+    degree = 2 * n  # and on no more
+    exact = (high ** (degree + 1) - low ** (degree + 1)) / (degree + 1) / (high - low)
+    if n < 5:
+        assert float((got.weight * t**degree).sum()) != pytest.approx(exact, rel=1e-13)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 16, 51])
+def test_the_coarse_rule_is_exact_on_its_degree(n):
+    """It interpolates on ⌈n/2⌉ nodes, so it integrates degrees below that."""
+    got = draw(lx.GaussLegendre(), 1, n)
+    t, coarse = got.xi[:, 0], got.coarse
+    assert int((coarse != 0).sum()) == (n + 1) // 2
+    for degree in range((n + 1) // 2):
+        assert float((coarse * t**degree).sum()) == pytest.approx(1 / (degree + 1), abs=1e-12)
+
+
+# ---- moments
+
+
+def within(value, expected, error, bound=4.5):
+    z = (value - expected) / error
+    assert float(z.abs().max()) < bound
+    if z.numel() > 10:
+        assert 0.5 < float(z.square().mean().sqrt()) < 1.6
+
+
+def test_normal_moments():
+    n, sigma = 40_000, torch.tensor([0.1, 1.0, 3.0, 0.5], dtype=F64)
+    got = draw(Normal(sigma), 4, n)
+    assert bool((got.weight == 1).all())
+    z = got.xi / sigma
+    within(z.mean(0), 0, n**-0.5)
+    products = torch.einsum("ni,nj->nij", z, z)
+    within(products.mean(0), torch.eye(4, dtype=F64), products.std(0) / n**0.5)
+    within((z**4).mean(0), 3, (96 / n) ** 0.5)
+
+
+def test_antithetic_pairs():
+    got = draw(Normal(2.0, antithetic=True), 3, 1000)
+    assert got.unit == 2
+    assert torch.equal(got.xi[0::2], -got.xi[1::2])
+    assert len(got.xi.unique(dim=0)) == 1000
+    within(got.xi[::2].square().mean(0), 4, 4 * (2 / 500) ** 0.5)
+
+
+def test_uniform_moments():
+    got = draw(lx.Uniform(-1.0, 3.0), 5, 20_000)
+    assert bool((got.xi == got.xi[:, :1]).all())
+    t = got.xi[:, 0]
+    assert float(t.min()) >= -1
+    assert float(t.max()) <= 3
+    within(t.mean(), 1.0, 4 / 12**0.5 / 20_000**0.5)
+    within(t.var(), 16 / 12, (t - 1).square().std() / 20_000**0.5)
+
+
+def test_fair_masks():
+    got = draw(lx.FairMasks(), 4, 20_000)
+    from scipy.stats import chisquare
+
+    code = (got.xi @ torch.tensor([1.0, 2, 4, 8], dtype=F64)).int()
+    assert chisquare(np.bincount(code.numpy(), minlength=16)).pvalue > 1e-3
+
+
+# ---- enumerations and points
+
+
+@pytest.mark.parametrize("d", [1, 2, 7])
+def test_all_coalitions(d):
+    got = draw(lx.AllCoalitions(), d, 3)
+    assert sorted(map(tuple, got.xi.int().tolist())) == sorted(itertools.product([0, 1], repeat=d))
+    assert bool((got.weight == 1).all())
+    assert got.fixed == 2**d
+    with pytest.raises(ValueError, match="2\\*\\*25"):
+        draw(lx.AllCoalitions(), 25, 3)
+
+
+@pytest.mark.parametrize("d", [1, 2, 7])
+def test_leave_one_out(d):
+    got = draw(lx.LeaveOneOut(), d, 3)
+    assert got.fixed == d + 1
+    finite = got.weight.isfinite()
+    assert torch.equal(got.xi[finite], 1 - torch.eye(d, dtype=F64))
+    assert torch.equal(got.xi[~finite], torch.ones(1, d, dtype=F64))
+
+
+def test_point_mass():
+    got = draw(lx.PointMass(0.25), 3, 100)
+    assert torch.equal(got.xi, torch.full((1, 3), 0.25, dtype=F64))
+    assert got.fixed == 1
+
+
+# ---- blocks
+
+
+@pytest.mark.parametrize("d", [1, 19, 784, 4096, 150_528, 10**8])
+def test_block_size(d):
+    """Even (pairs stay together), at most 1,024, about 2²² numbers."""
+    size = block_size(d)
+    assert size % 2 == 0
+    assert 2 <= size <= 1024
+    assert size == 1024 or size == 2 or 0.99 * 2**22 - 2 * d < size * d <= 2**22
+
+
+def test_what_needs_its_whole_budget_says_so():
+    whole = {"GaussLegendre", "PointMass", "LeaveOneOut", "AllCoalitions"}
+    for name in ("Normal", "Uniform", "FairMasks", "ShapleyMasks", *whole):
+        assert getattr(getattr(distributions, name), "whole_budget", False) == (name in whole), name
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, [0.1, 0.0]])
+def test_sigma_must_be_positive(sigma):
+    with pytest.raises(ValueError, match="sigma"):
+        Normal(torch.tensor(sigma) if isinstance(sigma, list) else sigma)
+
+
+def test_dtype_and_seed():
+    for distribution in (Normal(1.0), lx.Uniform(), lx.FairMasks(), ShapleyMasks(), lx.GaussLegendre()):
+        for dtype in (torch.float32, F64):
+            a, b, c = (distribution.draw(9, 60, rng(s), dtype) for s in (1, 1, 2))
+            assert a.xi.dtype == dtype
+            assert a.weight.dtype == F64
+            assert torch.equal(a.xi, b.xi)
+            assert torch.equal(a.xi, c.xi) == (distribution == lx.GaussLegendre())

@@ -1,0 +1,488 @@
+"""Models of all kinds: the same numbers whatever they are wrapped in, and left as they were found."""
+
+import copy
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+import locapprox as lx
+
+F64 = torch.float64
+METHODS = list(lx.paper_methods().values())
+IDS = [m.name for m in METHODS]
+VALUES = [m for m in METHODS if m.loss == lx.SquaredError()]
+GRADIENTS = [m for m in METHODS if m.loss != lx.SquaredError()]
+
+
+def close(a, b, tolerance=1e-10):
+    for name in ("weights", "intercept", "standard_error", "loss"):
+        one, two = getattr(a, name), getattr(b, name)
+        torch.testing.assert_close(one, two, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+# ---- torch modules are left as they were
+
+
+def messy():
+    """Dropout, batch statistics, an in-place first layer: everything that a call can spoil."""
+    rng = torch.Generator().manual_seed(0)
+    net = nn.Sequential(
+        nn.ReLU(inplace=True),
+        nn.Linear(6, 8),
+        nn.BatchNorm1d(8),
+        nn.Dropout(0.5),
+        nn.ReLU(inplace=True),
+        nn.Linear(8, 1),
+    ).double()
+    for parameter in net.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=rng, dtype=F64)
+        parameter.grad = torch.full_like(parameter, 7.0)
+    net[2].running_mean += 0.3
+    net[2].running_var *= 2.0
+    return net
+
+
+def state(net):
+    return (
+        [m.training for m in net.modules()],
+        {k: v.clone() for k, v in net.state_dict().items()},
+        [p.grad.clone() for p in net.parameters()],
+        [p.requires_grad for p in net.parameters()],
+        [len(m._forward_hooks) + len(m._backward_hooks) + len(m._forward_pre_hooks) for m in net.modules()],
+    )
+
+
+def same(a, b):
+    assert a[0] == b[0], "training flags"
+    assert all(torch.equal(a[1][k], b[1][k]) for k in a[1]), "parameters or running statistics"
+    assert all(torch.equal(p, q) for p, q in zip(a[2], b[2], strict=True)), "gradients"
+    assert a[3:] == b[3:], "requires_grad or hooks"
+
+
+@pytest.mark.parametrize("method", METHODS, ids=IDS)
+def test_a_module_is_explained_in_evaluation_mode_and_put_back(method, x):
+    net = messy()
+    net[3].eval()  # mixed flags: one part is already in evaluation mode
+    before, kept = state(net), x.clone()
+    with pytest.warns(UserWarning, match="training mode"):
+        e = lx.explain(net, x, method, n_samples=64)
+    same(before, state(net))
+    assert torch.equal(x, kept)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calm = lx.explain(copy.deepcopy(net).eval(), x, method, n_samples=64)
+    close(e, calm, 1e-13)
+    # by hand: x is not what an in-place first layer left of it
+    inner = copy.deepcopy(net).eval()
+    inner[0] = nn.ReLU(inplace=False)
+    inner[4] = nn.ReLU(inplace=False)
+    close(calm, lx.explain(inner, x, method, n_samples=64), 1e-13)
+
+
+@pytest.mark.parametrize("method", [lx.kernel_shap(), lx.smoothgrad(sigma=0.3)], ids=["values", "gradients"])
+def test_validate_leaves_the_module_as_it_was(method, x):
+    """The model may have gone back to training since."""
+    net = messy().eval()
+    e = lx.explain(net, x, method, n_samples=64)
+    quiet = e.validate(200)
+    net.train()
+    before = state(net)
+    with pytest.warns(UserWarning, match="training mode"):
+        loud = e.validate(200)
+    same(before, state(net))
+    torch.testing.assert_close(loud, quiet, rtol=1e-12, atol=0)
+
+
+def test_the_warning_points_at_the_caller(tmp_path):
+    """In a process of its own: the type checks of the tests put frames between."""
+    script = tmp_path / "user.py"
+    script.write_text(
+        "import warnings, torch, locapprox as lx\n"
+        "def fit():\n"
+        "    return lx.explain(torch.nn.Linear(3, 1), torch.ones(1, 3), lx.occlusion())\n"
+        "def check(e):\n"
+        "    return e.validate(5)\n"
+        "def lines(function, *args):\n"
+        "    with warnings.catch_warnings(record=True) as seen:\n"
+        "        warnings.simplefilter('always')\n"
+        "        out = function(*args)\n"
+        "    print(*(f'{w.filename}:{w.lineno}' for w in seen))\n"
+        "    return out\n"
+        "lines(check, lines(fit))\n"
+    )
+    root = Path(lx.__file__).parents[1]
+    done = subprocess.run([sys.executable, script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.split() == [f"{script}:3", f"{script}:5"]
+
+
+class Fails(nn.Module):
+    """Works for a few calls, then raises."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.inner, self.error, self.calls = nn.Linear(6, 1).double(), error, 0
+        self.frozen = nn.Dropout().eval()
+
+    def forward(self, a):
+        assert not self.training
+        self.calls += 1
+        if self.calls > 3:
+            raise self.error
+        return self.inner(a)
+
+
+@pytest.mark.parametrize("error", [KeyError("lost"), RuntimeError("shape"), KeyboardInterrupt()], ids=repr)
+def test_mode_comes_back_when_the_model_raises(x, error):
+    net = Fails(error).train()
+    net.frozen.eval()
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ValueError
+    with pytest.warns(UserWarning, match="training mode"), pytest.raises(expected) as caught:
+        lx.explain(net, x, lx.kernel_shap(), n_samples=40, batch_size=8)
+    assert caught.value is error or caught.value.__cause__ is error
+    assert net.training
+    assert net.inner.training
+    assert not net.frozen.training
+
+
+def test_parameters_need_no_gradient(tanh_net, x):
+    frozen = copy.deepcopy(tanh_net).requires_grad_(False)
+    for method in GRADIENTS:
+        close(lx.explain(frozen, x, method, n_samples=20), lx.explain(tanh_net, x, method, n_samples=20), 1e-14)
+    with torch.no_grad():
+        close(lx.explain(tanh_net, x, GRADIENTS[0]), lx.explain(frozen, x, GRADIENTS[0]), 1e-14)
+
+
+def test_inputs_that_require_gradients_stay_leaves(tanh_net, x):
+    leaf = x.clone().requires_grad_()
+    e = lx.explain(tanh_net, leaf, lx.smoothgrad(), n_samples=20)
+    assert leaf.grad is None
+    assert not e.weights.requires_grad
+
+
+# ---- random state
+
+
+@pytest.mark.parametrize("method", METHODS, ids=IDS)
+def test_global_random_state_is_neither_read_nor_changed(method, tanh_net, x):
+    fits = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()  # noqa: NPY002
+        fits.append(lx.explain(tanh_net, x, method, n_samples=64))
+        fits[-1].validate(64)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert torch.equal(fits[0].weights, fits[1].weights)
+    assert torch.equal(fits[0].standard_error, fits[1].standard_error)
+
+
+def test_the_seed_matters(tanh_net, x):
+    one, two = (lx.explain(tanh_net, x, lx.c_lime(), n_samples=64, seed=s) for s in (0, 1))
+    assert not torch.equal(one.weights, two.weights)
+    z = (one.weights - two.weights) / (one.standard_error**2 + two.standard_error**2).sqrt()
+    assert float(z.abs().max()) < 5
+
+
+# ---- batches
+
+
+@pytest.mark.parametrize("method", METHODS, ids=IDS)
+@pytest.mark.parametrize("batch_size", [1, 7, 10_000])
+def test_batch_size_changes_nothing(method, batch_size, tanh_net, x):
+    default = lx.explain(tanh_net, x, method, n_samples=150)
+    close(lx.explain(tanh_net, x, method, n_samples=150, batch_size=batch_size), default)
+
+
+def test_batch_size_is_the_most_rows_of_a_call(x):
+    seen = []
+
+    def model(a):
+        seen.append(len(a))
+        return a.sum(1)
+
+    lx.explain(model, x, lx.lime(), n_samples=90, batch_size=11)
+    assert max(seen) <= 11
+    assert sum(seen) - 2 * min(4, len(x)) == 90 * len(x)
+
+
+def test_values_for_several_targets_cost_no_more_calls(three_outputs, x):
+    rows = [0]
+
+    def model(a):
+        rows[0] += len(a)
+        return three_outputs(a).detach()
+
+    lx.explain(model, x, lx.kernel_shap(), n_samples=40, target=0)
+    one, rows[0] = rows[0], 0
+    lx.explain(model, x, lx.kernel_shap(), n_samples=40, target=range(3))
+    assert rows[0] == one
+
+
+@pytest.mark.parametrize("method", METHODS, ids=IDS)
+def test_an_instance_does_not_depend_on_the_others(method, tanh_net, x):
+    together = lx.explain(tanh_net, x, method, n_samples=150)
+    for i in range(len(x)):
+        alone = lx.explain(tanh_net, x[i : i + 1], method, n_samples=150)
+        torch.testing.assert_close(alone.weights[0], together.weights[i], rtol=0, atol=1e-10)
+        torch.testing.assert_close(alone.standard_error[0], together.standard_error[i], rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(alone.loss[0], together.loss[i], rtol=1e-8, atol=1e-14)
+
+
+def test_the_memory_limit_changes_nothing_but_the_errors(monkeypatch, tanh_net, x):
+    """Instances in smaller batches, outputs not kept: the weights are the same."""
+    from locapprox import sampling
+
+    for method in METHODS:
+        whole = lx.explain(tanh_net, x, method, n_samples=150)
+        with monkeypatch.context() as patch:
+            patch.setattr(sampling, "MEMORY", 300)
+            part = lx.explain(tanh_net, x, method, n_samples=150)
+        torch.testing.assert_close(part.weights, whole.weights, rtol=0, atol=1e-10)
+
+
+# ---- targets
+
+
+@pytest.mark.parametrize("method", METHODS, ids=IDS)
+def test_targets(method, three_outputs, x):
+    single = [lx.explain(three_outputs, x, method, n_samples=64, target=t) for t in range(3)]
+    assert not torch.allclose(single[0].weights, single[1].weights)
+    several = lx.explain(three_outputs, x, method, n_samples=64, target=range(3))
+    assert several.weights.shape == (5, 3, 6)
+    assert several.intercept.shape == several.loss.shape == several.r2.shape == (5, 3)
+    for t in range(3):
+        torch.testing.assert_close(several.weights[:, t], single[t].weights, rtol=0, atol=1e-12)
+        torch.testing.assert_close(several.standard_error[:, t], single[t].standard_error, rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(several.loss[:, t], single[t].loss, rtol=1e-8, atol=1e-14)
+        torch.testing.assert_close(several.validate(30)[:, t], single[t].validate(30), rtol=1e-8, atol=1e-14)
+        torch.testing.assert_close(several.predict(x / 2)[:, t], single[t].predict(x / 2), rtol=0, atol=1e-11)
+    some = lx.explain(three_outputs, x, method, n_samples=64, target=range(2, 0, -1))
+    torch.testing.assert_close(some.weights[:, 0], single[2].weights, rtol=0, atol=1e-12)
+    torch.testing.assert_close(some.weights[:, 1], single[1].weights, rtol=0, atol=1e-12)
+    chosen = [2, 0, 1, 1, 0]
+    for target in (chosen, np.array(chosen), torch.tensor(chosen)):
+        for batch_size in (None, 3):
+            own = lx.explain(three_outputs, x, method, n_samples=64, target=target, batch_size=batch_size)
+            for i, t in enumerate(chosen):
+                torch.testing.assert_close(own.weights[i], single[t].weights[i], rtol=0, atol=1e-11)
+    for function in (lambda out: out[:, 1] - out[:, 2], lambda out: out[:, 1:2] - out[:, 2:]):
+        margin = lx.explain(three_outputs, x, method, n_samples=64, target=function)
+        torch.testing.assert_close(margin.weights, single[1].weights - single[2].weights, rtol=0, atol=1e-11)
+
+
+def test_one_output_in_either_shape(tanh_net, x):
+    column = lx.explain(tanh_net, x, lx.kernel_shap(), n_samples=64)
+    flat = lx.explain(lambda a: tanh_net(a)[:, 0], x, lx.kernel_shap(), n_samples=64)
+    close(column, flat, 1e-14)
+    close(column, lx.explain(tanh_net, x, lx.kernel_shap(), n_samples=64, target=0), 1e-14)
+    one = lx.explain(tanh_net, x, lx.kernel_shap(), n_samples=64, target=range(1))
+    assert one.weights.shape == (5, 1, 6)
+    torch.testing.assert_close(one.weights[:, 0], column.weights, rtol=0, atol=1e-14)
+
+
+def test_several_outputs_without_a_target_are_an_error(three_outputs, x):
+    with pytest.raises(ValueError, match="3 outputs"):
+        lx.explain(three_outputs, x, lx.lime())
+    for target in (3, -1, [0, 1, 2, 3, 0], range(4)):
+        with pytest.raises(ValueError, match="target"):
+            lx.explain(three_outputs, x, lx.lime(), target=target)
+
+
+# ---- scikit-learn
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 4)), columns=["age", "dose", "height", "mass"])
+    value = frame["age"] * 2 + frame["dose"] ** 2 - frame["height"] * frame["mass"]
+    return frame, value.to_numpy(), (value > 0.3).astype(int).to_numpy() + (value > 2)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("fitted_on", ["frame", "array"])
+@pytest.mark.parametrize("explained", ["frame", "array", "tensor"])
+def test_regressors_take_frames_arrays_and_tensors(table, fitted_on, explained):
+    """The same numbers however data come, and no warning about feature names."""
+    frame, y, _ = table
+    model = RandomForestRegressor(n_estimators=10, random_state=0).fit(
+        frame if fitted_on == "frame" else frame.to_numpy(), y
+    )
+    rows = frame.iloc[:3]
+    x = {"frame": rows, "array": rows.to_numpy(), "tensor": torch.from_numpy(rows.to_numpy(copy=True))}[explained]
+    e = lx.explain(model, x, lx.kernel_shap(), n_samples=16)
+    plain = RandomForestRegressor(n_estimators=10, random_state=0).fit(frame.to_numpy(), y)
+    expected = lx.explain(lambda a: plain.predict(a), rows.to_numpy(), lx.kernel_shap(), n_samples=16)
+    close(e, expected, 1e-12)
+    names = list(frame.columns) if explained == "frame" else ["0", "1", "2", "3"]
+    assert e.to_frame()["feature"].tolist() == 3 * names
+    np.testing.assert_allclose(e.to_frame()["weight"], expected.weights.numpy().ravel(), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_classifiers_are_explained_by_probability(table):
+    frame, _, y = table
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, y)
+    e = lx.explain(model, frame.iloc[:3], lx.occlusion(), target=range(3))
+    x = frame.iloc[:3]
+    for j, name in enumerate(frame.columns):
+        without = x.assign(**{name: 0.0})
+        expected = model.predict_proba(x) - model.predict_proba(without)
+        np.testing.assert_allclose(e.weights[:, :, j].numpy(), expected, atol=1e-12)
+    assert e.to_frame().groupby("target")["weight"].count().to_dict() == {0: 12, 1: 12, 2: 12}
+    torch.testing.assert_close(e.weights.sum(1), torch.zeros(3, 4, dtype=F64), rtol=0, atol=1e-12)
+
+
+def test_a_linear_regression_has_its_coefficients(table):
+    frame, y, _ = table
+    model = LinearRegression().fit(frame, y)
+    e = lx.explain(model, frame.iloc[:3], lx.c_lime(), n_samples=50)
+    np.testing.assert_allclose(e.weights.numpy(), np.tile(model.coef_, (3, 1)), atol=1e-9)
+    e = lx.explain(model, frame.iloc[:3], lx.lime(width=5.0), n_samples=50)
+    np.testing.assert_allclose(e.weights.numpy(), model.coef_ * frame.iloc[:3].to_numpy(), atol=1e-9)
+
+
+def test_array_models_and_frame_models_see_what_was_passed(table):
+    frame = table[0].iloc[:2]
+    kinds = []
+
+    def model(a):
+        kinds.append(type(a))
+        return np.asarray(a).sum(1)
+
+    for x, kind in (
+        (frame, pd.DataFrame),
+        (frame.to_numpy(), np.ndarray),
+        (torch.tensor(frame.to_numpy(copy=True)), torch.Tensor),
+    ):
+        kinds.clear()
+        e = lx.explain(model, x, lx.occlusion())
+        assert set(kinds) == {kind}
+        np.testing.assert_allclose(e.weights.numpy(), frame.to_numpy(), atol=1e-12)
+    names = []
+    lx.explain(lambda a: names.append(list(a.columns)) or a["age"], frame, lx.lime(), n_samples=20)
+    assert all(n == list(frame.columns) for n in names)
+
+
+def test_gradients_of_arrays_are_refused_with_a_way_out(table):
+    frame, y, _ = table
+    model = MLPRegressor(hidden_layer_sizes=(4,), max_iter=5, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(frame.to_numpy(), y)
+    for method in GRADIENTS:
+        with pytest.raises(TypeError, match=r"c_lime"):
+            lx.explain(model, frame.to_numpy()[:2], method, n_samples=10)
+    with pytest.raises(TypeError, match="differentiably"):
+        lx.explain(lambda a: a.detach().sum(1), torch.ones(1, 3), lx.vanilla_gradients())
+
+
+# ---- dtypes and shapes
+
+
+@pytest.mark.parametrize("method", METHODS, ids=IDS)
+def test_float32_is_float64_up_to_the_models_rounding(method, tanh_net, x):
+    single = copy.deepcopy(tanh_net).float()
+    if method.name in (
+        "LIME",
+        "KernelSHAP",
+        "C-LIME",
+        "SmoothGrad",
+    ):  # the same draw for both: masks, or a coarse sigma
+        method = {"C-LIME": lx.c_lime(0.5), "SmoothGrad": lx.smoothgrad(0.5)}.get(method.name, method)
+    e, double = lx.explain(single, x.float(), method, n_samples=200), lx.explain(tanh_net, x, method, n_samples=200)
+    assert e.weights.dtype == e.loss.dtype == F64
+    if method.name in ("C-LIME", "SmoothGrad"):  # randn differs between dtypes: within both errors
+        z = (e.weights - double.weights) / (e.standard_error**2 + double.standard_error**2).sqrt()
+        assert float(z.abs().max()) < 5
+    else:
+        torch.testing.assert_close(e.weights, double.weights, rtol=0, atol=2e-5)
+
+
+def test_arrays_get_the_modules_dtype(tanh_net, x):
+    for net in (tanh_net, copy.deepcopy(tanh_net).float()):
+        for array in (x.numpy(), x.float().numpy(), pd.DataFrame(x.numpy())):
+            e = lx.explain(net, array, lx.vanilla_gradients())
+            assert e.x.dtype == next(net.parameters()).dtype
+            torch.testing.assert_close(
+                e.weights, lx.explain(tanh_net, x, lx.vanilla_gradients()).weights, rtol=0, atol=1e-5
+            )
+
+
+def test_whole_numbers_are_taken(x):
+    e = lx.explain(lambda a: a.sum(1) * 2.0, np.arange(6).reshape(2, 3), lx.occlusion())
+    np.testing.assert_allclose(e.weights.numpy(), [[0, 2, 4], [6, 8, 10]], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=IDS)
+def test_shapes_only_fold(method):
+    """(2, 1, 3) inputs have the weights of their six entries in a row."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, 1, 3, generator=rng, dtype=F64)
+
+    def model(a):
+        a = a.flatten(1)
+        return torch.sin(a[:, 0] * a[:, 5]) + (a**2).sum(1)
+
+    folded, flat = (lx.explain(model, a, method, n_samples=100) for a in (x, x.flatten(1)))
+    assert folded.weights.shape == folded.standard_error.shape == x.shape
+    torch.testing.assert_close(folded.weights.flatten(1), flat.weights, rtol=0, atol=1e-12)
+    torch.testing.assert_close(folded.loss, flat.loss, rtol=1e-9, atol=1e-14)
+
+
+def test_a_convolution_with_batch_norm():
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(12, 2))
+    net = net.double().eval()
+    x = torch.randn(2, 2, 3, 3, dtype=F64)
+    leaf = x.clone().requires_grad_()
+    g = torch.autograd.grad(net(leaf)[:, 1].sum(), leaf)[0]
+    torch.testing.assert_close(lx.explain(net, x, lx.vanilla_gradients(), target=1).weights, g, rtol=0, atol=1e-13)
+    torch.testing.assert_close(lx.explain(net, x, lx.gradient_x_input(), target=1).weights, g * x, rtol=0, atol=1e-13)
+    labels = torch.arange(9).reshape(3, 3)
+    e = lx.explain(net, x, lx.kernel_shap(features=labels), n_samples=512, target=1)
+    total = (net(x) - net(torch.zeros_like(x)))[:, 1].detach()
+    torch.testing.assert_close(e.weights.sum(1), total, rtol=0, atol=1e-12)
+
+
+# ---- bad answers
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (lambda a: a.sum(), "one row of scores per input"),
+        (lambda a: a[:1].sum(1), "one row of scores per input"),
+        (lambda a: a.sum(1) * torch.nan, "NaN"),
+        (lambda a: torch.rand(len(a)), "changes between two calls"),
+    ],
+)
+def test_useless_answers_are_named(model, match, x):
+    with pytest.raises(ValueError, match=match):
+        lx.explain(model, x, lx.lime())
+
+
+def test_out_of_memory_names_the_argument(x):
+    def model(a):
+        if len(a) > 10:
+            raise RuntimeError("CUDA out of memory")
+        return a.sum(1)
+
+    with pytest.raises(MemoryError, match="batch_size"):
+        lx.explain(model, x, lx.lime())
+    lx.explain(model, x, lx.lime(), batch_size=10)

@@ -1,0 +1,402 @@
+"""Where ξ is put, against loops; kernels, against their formulas and the peers' functions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from captum.attr._core.lime import get_exp_kernel_similarity_function
+
+import locapprox as lx
+from locapprox.distributions import Normal
+from locapprox.neighbourhoods import ExponentialKernel
+
+F64 = torch.float64
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def place_by_loops(x, xi, base, labels):
+    """x_ξ[e] = b[e] + (x[e] − b[e]) ξ[label of e], entry by entry."""
+    out = torch.empty(len(x), xi.shape[-2], *x.shape[1:], dtype=F64)
+    for i in range(len(x)):
+        for n in range(xi.shape[-2]):
+            row = xi[i, n] if xi.ndim == 3 else xi[n]
+            for e in np.ndindex(*x.shape[1:]):
+                b = base[(i, *e)]
+                out[(i, n, *e)] = b + (x[(i, *e)] - b) * row[labels[(i, *e)]]
+    return out
+
+
+# ---- placing
+
+IMAGE_LABELS = torch.tensor([[0, 0, 1, 1], [0, 2, 2, 1], [3, 3, 2, 1]])
+PLACEMENTS = {
+    "entries": ((6,), None, 0.0),
+    "groups": ((6,), [0, 2, 1, 1, 2, 0], 0.5),
+    "permuted": ((6,), [3, 5, 1, 0, 2, 4], -1.0),
+    "groups per instance": ((6,), torch.tensor([[0, 1, 2, 2, 1, 0], [2, 1, 0, 1, 2, 0], [0, 0, 1, 1, 2, 2]]), 0.5),
+    "one baseline": ((6,), None, randn(6, seed=8)),
+    "array baseline": ((6,), None, randn(6, seed=8).numpy()),
+    "function": ((6,), [0, 2, 1, 1, 2, 0], lambda x: x.flip(1) / 2),
+    "image": ((2, 3, 4), None, 0.25),
+    "image, patches over channels": ((2, 3, 4), IMAGE_LABELS, 0.25),
+    "image, patches of one channel axis": ((2, 3, 4), IMAGE_LABELS[None], randn(2, 3, 4, seed=8)),
+    "image, patches per instance": (
+        (2, 3, 4),
+        torch.stack([IMAGE_LABELS, IMAGE_LABELS.flip(1), 3 - IMAGE_LABELS])[:, None],
+        0.0,
+    ),
+}
+
+
+def case(name):
+    shape, features, baseline = PLACEMENTS[name]
+    x = randn(3, *shape)
+    if features is None:
+        labels = torch.arange(math.prod(shape)).reshape(1, *shape)
+    else:
+        labels = torch.as_tensor(features)
+        labels = labels if labels.ndim == x.ndim else labels[None]
+        labels = labels.expand(len(labels), *shape)
+    base = baseline(x) if callable(baseline) else torch.as_tensor(baseline, dtype=F64)
+    return x, lx.Multiplicative(lx.FairMasks(), baseline, features), base.expand(x.shape), labels.expand(x.shape)
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_multiplicative_places_by_its_formula(name):
+    x, where, base, labels = case(name)
+    d = int(labels.max()) + 1
+    for xi in (randn(4, d, seed=1), randn(3, 4, d, seed=2)):
+        torch.testing.assert_close(where.place(x, xi), place_by_loops(x, xi, base, labels), rtol=0, atol=1e-14)
+    assert where.draw(x, 9, rng()).xi.shape == (9, d)
+    assert torch.equal(where.place(x, torch.ones(1, d, dtype=F64))[:, 0], base + (x - base))
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 4)])
+def test_additive_places_by_its_formula(shape):
+    x, d = randn(3, *shape), math.prod(shape)
+    where = lx.Additive(Normal(0.1))
+    xi = randn(4, d, seed=1)
+    expected = torch.stack([torch.stack([x[i] + row.reshape(shape) for row in xi]) for i in range(3)])
+    assert torch.equal(where.place(x, xi), expected)
+    xi = randn(3, 4, d, seed=1)
+    expected = torch.stack([torch.stack([x[i] + row.reshape(shape) for row in xi[i]]) for i in range(3)])
+    assert torch.equal(where.place(x, xi), expected)
+
+
+def smooth(a):
+    a = a.flatten(1)
+    return torch.tanh(a[:, 0] * a[:, 1]) + (a[:, 2:] ** 2).sum(1) + a[:, 3] * a[:, 0]
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_gradients_in_xi_are_finite_differences(name):
+    x, where, _, labels = case(name)
+    d = int(labels.max()) + 1
+    xi = randn(1, d, seed=3)
+    method = lx.Method("", _At(where, xi), lx.GradientMatching())
+    e = lx.explain(smooth, x, method)
+    step = 1e-6 * torch.eye(d, dtype=F64)
+    up, down = (smooth(where.place(x, xi + s * step).flatten(0, 1)).view(3, d) for s in (1, -1))
+    torch.testing.assert_close(e.weights.flatten(1), (up - down) / 2e-6, rtol=0, atol=1e-7)
+
+
+class _At:
+    """The placement of another neighbourhood, at one given ξ."""
+
+    whole_budget = True
+
+    def __init__(self, where, xi):
+        self.where, self.xi = where, xi
+
+    def draw(self, x, n, rng):
+        return lx.Draw(self.xi, torch.ones(len(self.xi), dtype=F64), fixed=len(self.xi))
+
+    def at(self, x, instances):
+        return _At(self.where.at(x, instances), self.xi)
+
+    def place(self, x, xi):
+        return self.where.place(x, xi)
+
+
+METHODS = {
+    "LIME": lambda **k: lx.lime(width=4.0, **k),
+    "KernelSHAP": lx.kernel_shap,
+    "Occlusion": lx.occlusion,
+    "IG": lx.integrated_gradients,
+    "GxI": lx.gradient_x_input,
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_labels_per_instance_are_explained_one_by_one(name):
+    """Different numbers of groups, interleaved: NaN pads, and every instance has the numbers it has alone."""
+    x = randn(4, 6)
+    labels = np.array([[0, 1, 2, 2, 1, 0], [0, 1, 2, 3, 0, 4], [2, 1, 0, 1, 2, 0], [0, 1, 1, 0, 1, 0]])
+    method = METHODS[name]
+    together = lx.explain(smooth, x, method(features=labels), n_samples=64)
+    assert together.weights.shape == (4, 5)
+    for i in range(4):
+        alone = lx.explain(smooth, x[i : i + 1], method(features=labels[i]), n_samples=64)
+        d = labels[i].max() + 1
+        for field in ("weights", "standard_error"):
+            both = getattr(together, field)[i], getattr(alone, field)[0]
+            torch.testing.assert_close(both[0][:d], both[1], rtol=0, atol=1e-10)
+            assert both[0][d:].isnan().all()
+        for field in ("intercept", "loss"):
+            torch.testing.assert_close(getattr(together, field)[i], getattr(alone, field)[0], rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(together.validate(50)[i], alone.validate(50)[0], rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(
+            together.predict(x * 0.3)[i], alone.predict(x[i : i + 1] * 0.3)[0], rtol=0, atol=1e-9
+        )
+        torch.testing.assert_close(together.on_input()[i], alone.on_input()[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_background_sample_averages_the_model(name):
+    """Weights are those of the mean over background rows z of f(z + (x − z) ⊙ ξ)."""
+    x, background = randn(3, 6), randn(7, 6, seed=5)
+    method = METHODS[name]
+    if name in ("IG", "GxI"):
+        fits = [lx.explain(smooth, x, method(baseline=z), n_samples=20) for z in background]
+        expected = torch.stack([e.weights for e in fits]).mean(0)
+    elif name == "LIME":  # the distance is averaged too: solve by hand
+        e = lx.explain(smooth, x, method(baseline=background), n_samples=50)
+        from locapprox.sampling import generator
+
+        where = method(baseline=background).neighbourhood
+        xi = where.distribution.draw(6, 50, generator(0, where, "fit", x), F64).xi
+        expected = []
+        for row in x:
+            placed = background[None] + (row - background) * xi[:, None]
+            y = smooth(placed.flatten(0, 1)).view(50, 7).mean(1)
+            w = torch.exp(-((placed - row) ** 2).sum(2).mean(1) / 16).sqrt()[:, None]
+            design = torch.cat([xi, torch.ones(50, 1, dtype=F64)], dim=1)
+            expected.append(torch.linalg.lstsq(w * design, w * y[:, None]).solution[:6, 0])
+        expected = torch.stack(expected)
+    else:  # linear in the outputs, same draw
+        fits = [lx.explain(smooth, x, method(baseline=z), n_samples=40) for z in background]
+        expected = torch.stack([e.weights for e in fits]).mean(0)
+    n = {"LIME": 50, "KernelSHAP": 40}.get(name, 20)
+    e = lx.explain(smooth, x, method(baseline=background), n_samples=n)
+    torch.testing.assert_close(e.weights, expected, rtol=0, atol=1e-10)
+
+
+# ---- kernels
+
+
+@pytest.mark.parametrize("measured_in", ["x", "xi"])
+@pytest.mark.parametrize("features", [None, [0, 2, 1, 1, 2, 0]])
+def test_exponential_kernel_is_its_formula(measured_in, features):
+    x, base = randn(3, 6), randn(6, seed=2)
+    width = 1.7
+    where = lx.Multiplicative(lx.FairMasks(), base, features, ExponentialKernel(width, measured_in))
+    got = where.draw(x, 20, rng())
+    placed = where.place(x, got.xi)
+    for i in range(3):
+        for n in range(20):
+            if measured_in == "x":
+                squared = sum((x[i, j] - placed[i, n, j]) ** 2 for j in range(6))
+            else:
+                squared = sum((1 - got.xi[n, j]) ** 2 for j in range(got.xi.shape[1]))
+            assert float(got.weight[i, n]) == pytest.approx(math.exp(-squared / width**2), rel=1e-12)
+
+
+def test_exponential_kernel_additive():
+    x = randn(3, 6)
+    got = lx.Additive(Normal(0.8), ExponentialKernel(1.3)).draw(x, 20, rng())
+    expected = torch.exp(-got.xi.square().sum(1) / 1.3**2)
+    torch.testing.assert_close(got.weight, expected.expand(3, -1), rtol=1e-12, atol=0)
+
+
+def test_a_kernel_keeps_exact_rows_and_multiplies_weights():
+    where = lx.Multiplicative(lx.ShapleyMasks(), kernel=ExponentialKernel(2.0))
+    x = randn(2, 5)
+    plain, got = lx.ShapleyMasks().draw(5, 32, rng(), F64), where.draw(x, 32, rng())
+    finite = plain.weight.isfinite()
+    assert got.weight[:, ~finite].isinf().all()
+    expected = plain.weight * torch.exp(-(((1 - plain.xi)[None] * x[:, None]) ** 2).sum(-1) / 4)
+    torch.testing.assert_close(got.weight[:, finite], expected[:, finite], rtol=1e-12, atol=0)
+    assert (got.fixed, got.unit) == (plain.fixed, plain.unit)
+
+
+def kernel_weights(kernel, x, base=0.0):
+    where = lx.Multiplicative(lx.AllCoalitions(), base, kernel=kernel)
+    return where.draw(x, 0, rng())
+
+
+def test_the_paper_authors_constant():
+    """exp(−D²/w²) on the input: width = w. Their LIME explainer uses it with w = 1."""
+    x = randn(1, 5)
+    got = kernel_weights(ExponentialKernel(1.0), x)
+    distance = torch.cdist(x, x * got.xi)[0]
+    torch.testing.assert_close(got.weight[0], torch.exp(-(distance**2)), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 2.5])
+def test_captums_constant(width):
+    x, base = randn(1, 5), randn(5, seed=3)
+    got = kernel_weights(ExponentialKernel(math.sqrt(2) * width), x, base)
+    similarity = get_exp_kernel_similarity_function("euclidean", width)
+    for xi, weight in zip(got.xi, got.weight[0], strict=True):
+        placed = base + (x - base) * xi
+        assert float(weight) == pytest.approx(
+            float(similarity(x, placed, xi[None])), rel=1e-5
+        )  # captum rounds to float32
+
+
+def test_limes_constant():
+    """lime's own kernel, on the distances its tabular explainer measures (masks: scale 1, x at ξ = 1)."""
+    from lime.lime_tabular import LimeTabularExplainer
+    from sklearn.metrics import pairwise_distances
+
+    d = 5
+    explainer = LimeTabularExplainer(np.random.default_rng(0).normal(size=(20, d)), mode="regression")
+    got = kernel_weights(ExponentialKernel(math.sqrt(2) * 0.75 * math.sqrt(d), measured_in="xi"), randn(1, d))
+    distances = pairwise_distances(got.xi.numpy(), np.ones((1, d)), metric="euclidean").ravel()
+    np.testing.assert_allclose(got.weight[0].numpy(), explainer.base.kernel_fn(distances), rtol=1e-12)
+
+
+def test_kernel_arguments():
+    with pytest.raises(ValueError, match="width"):
+        ExponentialKernel(0.0)
+
+
+# ---- back to the input
+
+
+def built_in():
+    x = randn(3, 6)
+    groups = [0, 2, 1, 1, 2, 0]
+    per_instance = torch.tensor([[0, 1, 2, 2, 1, 0], [2, 1, 0, 1, 2, 0], [0, 0, 1, 1, 2, 2]])
+    yield "additive", x, lx.c_lime(0.5)
+    yield "entries", x, lx.kernel_shap(baseline=0.3)
+    yield "groups", x, lx.lime(width=3.0, baseline=randn(6, seed=3), features=groups)
+    yield "permuted", x, lx.kernel_shap(features=[3, 5, 1, 0, 2, 4])
+    yield "per instance", x, lx.occlusion(features=per_instance)
+    yield "function", x, lx.integrated_gradients(baseline=lambda x: x.flip(1) / 2, features=groups)
+    yield "image", randn(3, 2, 3, 4), lx.lime(width=9.0, features=IMAGE_LABELS)
+    yield "image entries", randn(2, 1, 2, 2), lx.gradient_x_input(baseline=0.1)
+    yield "custom", x, lx.Method("custom", Rotated(), lx.SquaredError())
+    yield "custom, fewer", x, lx.Method("custom", Subspace(), lx.SquaredError())
+
+
+class Rotated:
+    """Affine, not diagonal: x_ξ = x + ½ + Rᵀξ, with R of rank d; says nothing about to_input."""
+
+    R = randn(6, 6, seed=11)
+
+    def draw(self, x, n, rng):
+        return lx.Draw(torch.randn(n, self.R.shape[0], generator=rng, dtype=x.dtype), torch.ones(n, dtype=F64))
+
+    def place(self, x, xi):
+        return x.unsqueeze(1) + 0.5 + xi @ self.R
+
+
+class Subspace(Rotated):
+    R = randn(2, 6, seed=12)
+
+
+@pytest.mark.parametrize(("name", "x", "method"), list(built_in()), ids=[name for name, *_ in built_in()])
+def test_the_surrogate_on_the_input_is_the_one_in_xi(name, x, method):
+    """predict(place(x, ξ)) = w · ξ + intercept, for any ξ; and slopes are the least-norm ones."""
+    e = lx.explain(smooth, x, method, n_samples=80)
+    weights = e.weights.flatten(1)
+    xi = randn(9, weights.shape[1], seed=4)
+    expected = xi @ weights.mT + e.intercept
+    placed = method.neighbourhood.place(x, xi)
+    torch.testing.assert_close(e.predict(placed), expected.mT, rtol=0, atol=1e-9)
+    torch.testing.assert_close(e.predict(placed[:, 3]), expected[3], rtol=0, atol=1e-9)
+    torch.testing.assert_close(e.predict(placed.numpy()), expected.mT, rtol=0, atol=1e-9)
+    # least norm: slopes lie in the span of the directions in which ξ moves the input
+    slopes, _ = e._on_inputs()
+    eye = torch.eye(weights.shape[1], dtype=F64)
+    jacobian = (method.neighbourhood.place(x, eye) - method.neighbourhood.place(x, 0 * eye)).flatten(2)
+    for s, j in zip(slopes.flatten(1), jacobian, strict=True):
+        torch.testing.assert_close(s, torch.linalg.pinv(j) @ (j @ s), rtol=0, atol=1e-8)
+
+
+def test_entries_at_the_baseline_have_no_slope():
+    """x₀ = b there: no ξ moves them."""
+    x = randn(2, 4)
+    x[0, 1] = 0.0
+    e = lx.explain(smooth, x, lx.kernel_shap(), n_samples=16)
+    moved = x.clone()
+    moved[0, 1] = 5.0
+    torch.testing.assert_close(e.predict(moved)[0], e.predict(x)[0], rtol=0, atol=1e-12)
+    assert e.predict(x).isfinite().all()
+
+
+def test_on_input_copies_weights_onto_entries():
+    x = randn(3, 6)
+    for labels in ([0, 2, 1, 1, 2, 0], [3, 5, 1, 0, 2, 4]):
+        e = lx.explain(smooth, x, lx.kernel_shap(features=labels), n_samples=64)
+        assert torch.equal(e.on_input(), e.weights[:, labels])
+    image = randn(2, 2, 3, 4)
+    e = lx.explain(smooth, image, lx.occlusion(features=IMAGE_LABELS))
+    for i in range(2):
+        for c, r, k in np.ndindex(2, 3, 4):
+            assert e.on_input()[i, c, r, k] == e.weights[i, IMAGE_LABELS[r, k]]
+    e = lx.explain(smooth, image, lx.gradient_x_input())
+    assert e.weights.shape == image.shape
+    assert torch.equal(e.on_input(), e.weights)
+
+
+def test_permuted_labels_only_rename():
+    """Labels that permute the entries give the same numbers under other names."""
+    x, labels = randn(3, 6), [3, 5, 1, 0, 2, 4]
+    plain = lx.explain(smooth, x, lx.kernel_shap(), n_samples=64)
+    named = lx.explain(smooth, x, lx.kernel_shap(features=labels), n_samples=64)
+    torch.testing.assert_close(named.weights[:, labels], plain.weights, rtol=0, atol=1e-12)
+    torch.testing.assert_close(named.on_input(), plain.on_input(), rtol=0, atol=1e-12)
+
+
+def test_a_place_that_is_not_affine_does_not_predict():
+    class Curved(Rotated):
+        def place(self, x, xi):
+            return x.unsqueeze(1) + torch.sin(xi @ self.R)
+
+    e = lx.explain(smooth, randn(2, 6), lx.Method("curved", Curved(), lx.SquaredError()), n_samples=50)
+    with pytest.raises(ValueError, match="not affine"):
+        e.predict(randn(2, 6))
+
+
+def test_channels_broadcast_as_the_expanded_labels_do():
+    x = randn(2, 2, 3, 4)
+    short = lx.explain(smooth, x, lx.kernel_shap(features=IMAGE_LABELS), n_samples=16)
+    long = lx.explain(smooth, x, lx.kernel_shap(features=IMAGE_LABELS.expand(2, 3, 4)), n_samples=16)
+    assert torch.equal(short.weights, long.weights)
+
+
+# ---- draws
+
+
+def test_a_draw_is_shared_and_its_own_instances_differ(draw_of):
+    """A neighbourhood that draws per instance, (b, n, d), equals explaining one instance at a time."""
+
+    class Own:
+        whole_budget = True
+
+        def draw(self, x, n, rng):
+            xi = torch.stack([randn(n, 6, seed=int(1000 * abs(float(row[0])))) for row in x])
+            return lx.Draw(xi, xi[..., 0].exp())
+
+        def place(self, x, xi):
+            return x.unsqueeze(1) + xi
+
+    x = randn(3, 6)
+    method = lx.Method("own", Own(), lx.SquaredError())
+    together = lx.explain(smooth, x, method, n_samples=40)
+    for i in range(3):
+        xi = randn(40, 6, seed=int(1000 * abs(float(x[i, 0]))))
+        root = xi[:, :1].exp().sqrt()
+        design = torch.cat([xi, torch.ones(40, 1, dtype=F64)], dim=1)
+        expected = torch.linalg.lstsq(root * design, root * smooth(x[i] + xi)[:, None]).solution[:, 0]
+        torch.testing.assert_close(together.weights[i], expected[:6], rtol=0, atol=1e-10)

@@ -1,0 +1,1 @@
+"""Experiments: a typed configuration in, tidy tables and a manifest out."""

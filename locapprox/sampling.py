@@ -98,9 +98,23 @@ class Sample:
         self.n, self.seed, self.role, self.bar = n, seed, role, bar
         self.k = scores.k
         rows, self.d = shape
+        self.kept: list[Block] = []  # the whole draw if it is one block: the second pass need not repeat it
         self.keep_outputs = len(x) * scores.k * rows <= MEMORY
 
     def blocks(self) -> Iterator[Block]:
+        if self.kept:
+            yield from self.kept
+            return
+        blocks = self._blocks()
+        first = next(blocks)
+        yield first
+        more = False
+        for block in blocks:
+            more = True
+            yield block
+        self.kept = [] if more else [first]
+
+    def _blocks(self) -> Iterator[Block]:
         rng = generator(self.seed, self.neighbourhood, self.role, self.x)
         for draw in stream(self.neighbourhood, self.x, self.n, rng):
             xi = draw.xi[0] if draw.xi.ndim == 3 else draw.xi  # per instance: the batch is one instance

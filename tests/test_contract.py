@@ -1,8 +1,8 @@
 """Every part goes through one contract, against one slow and obvious oracle: all rows written out, numpy's lstsq.
 
-The oracle knows nothing of the engine: it asks the neighbourhood for its draw, loops over instances and rows, calls the
-model row by row, takes gradients by autograd through `place`, stacks rows times the root of their weight, eliminates
-rows of infinite weight by Lagrange multipliers, and (for errors) refits without each unit.
+The oracle knows nothing of the engine: it asks the neighbourhood for its draw, loops over instances and scores, takes
+gradients by autograd through `place`, sums the rows one by one, meets rows of infinite weight by Lagrange multipliers,
+and (for errors) refits without each unit.
 """
 
 import os
@@ -80,6 +80,7 @@ class Model(torch.nn.Module):
         rng = torch.Generator().manual_seed(5)
         self.a = torch.randn(D, 8, generator=rng, dtype=torch.float64).to(dtype) / 2
         self.b = torch.randn(8, 3, generator=rng, dtype=torch.float64).to(dtype)
+        self.eval()
 
     def forward(self, x):
         return torch.sigmoid(torch.tanh(x.flatten(1) @ self.a) @ self.b)
@@ -97,19 +98,16 @@ class Rows:
         weight = torch.cat([d.weight if d.weight.ndim == 1 else d.weight[0 if per_instance else i] for d in draws])
         self.unit, self.fixed = draws[-1].unit, sum(d.fixed for d in draws)
         self.coarse = draws[0].coarse
-        values, slopes = [], []
-        for row in xi:
-            leaf = row.clone().requires_grad_()
-            everyone = neighbourhood.place(x, leaf[None])
-            placed = everyone[i]
-            out = model(placed.reshape(-1, *x.shape[1:]))[:, score].mean()
-            values.append(float(out.detach()))
-            if gradients:
-                slopes.append(torch.autograd.grad(out, leaf)[0].double().numpy())
+        leaf = xi.clone().requires_grad_()
+        placed = neighbourhood.place(x, leaf)[i]  # all instances, one of which is looked at
+        inside = placed.shape[1 : placed.ndim - x.ndim + 1]
+        out = model(placed.reshape(-1, *x.shape[1:]))[:, score].reshape(len(xi), *inside)
+        y = out.flatten(1).mean(1) if inside else out
+        slopes = torch.autograd.grad(y.sum(), leaf)[0] if gradients else None
         weight = weight.double().numpy()
         self.exact = np.isinf(weight)
-        self.xi, self.y, self.weight = xi.double().numpy(), np.array(values), weight
-        self.g = np.array(slopes) if gradients else None
+        self.xi, self.y, self.weight = xi.double().numpy(), y.detach().double().numpy(), weight
+        self.g = slopes.double().numpy() if gradients else None
 
 
 def least_squares(rows, keep, loss, intercept, weight=None):

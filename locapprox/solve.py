@@ -4,6 +4,8 @@ Unknowns θ = [w, intercept]. Shapes: b instances, k scores, n rows, d features,
 the same rows (all of them, and each of 20 groups, say); g is 1 where all instances share a matrix, else b.
 """
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -39,19 +41,35 @@ def weighted_gram(X: Float[Tensor, "n p"], weight: Float[Tensor, "*g n"]) -> Flo
     if len(flat) == 1 or p > PAIRS_UP_TO:
         gram = torch.stack([(X * w[:, None]).mT @ X for w in flat])
     else:
-        gram = flat @ _pairs(X)
+        gram = (flat @ _pairs(X).mT)[:, _places(p, X.device)[0]]
     return gram.reshape(*weight.shape[:-1], p, p)
 
 
 def quadratic(X: Float[Tensor, "n p"], M: Float[Tensor, "g p p"]) -> Float[Tensor, "g n"]:
-    """xᵀ M x for every row x."""
+    """xᵀ M x for every row x, with M symmetric."""
     if len(M) == 1 or X.shape[1] > PAIRS_UP_TO:
         return torch.stack([((X @ m) * X).sum(1) for m in M])
-    return M.flatten(1) @ _pairs(X).mT
+    _, upper, twice = _places(X.shape[1], X.device)
+    return (M.flatten(1)[:, upper] * twice.to(M)) @ _pairs(X)
 
 
-def _pairs(X: Float[Tensor, "n p"]) -> Float[Tensor, "n pp"]:
-    return (X[:, :, None] * X[:, None]).flatten(1)
+def _pairs(X: Float[Tensor, "n p"]) -> Float[Tensor, "pairs n"]:
+    """x_i x_j for i ≤ j, a row for each: with it, Gram matrices for many weights are one matrix product."""
+    n, p = X.shape
+    columns, out, start = X.mT.contiguous(), X.new_empty(p * (p + 1) // 2, n), 0
+    for i in range(p):
+        torch.mul(columns[i:], columns[i], out=out[start : start + p - i])
+        start += p - i
+    return out
+
+
+@lru_cache(maxsize=16)
+def _places(p: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a symmetric matrix: where entry (i, j) stands among the pairs, which entries are pairs, and 2 off diagonal."""
+    i, j = torch.triu_indices(p, p, device=device)
+    where = torch.empty(p, p, dtype=torch.long, device=device)
+    where[i, j] = where[j, i] = torch.arange(len(i), device=device)
+    return where.flatten(), i * p + j, torch.where(i == j, 1.0, 2.0)
 
 
 def eliminate(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from locapprox.distributions import Draw
+from locapprox.models import whole_number
 from locapprox.neighbourhoods import Additive
 
 
@@ -22,12 +23,14 @@ class NearestPoints:
     whole_budget = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= len(self.data):
+        if whole_number(self.k, "k") > len(self.data):
             raise ValueError(f"k must be between 1 and the number of points, {len(self.data)}; got {self.k}")
 
     def check(self, x: Tensor) -> None:
         if tuple(self.data.shape[1:]) != tuple(x.shape[1:]):
             raise ValueError(f"data has inputs of shape {tuple(self.data.shape[1:])}, x {tuple(x.shape[1:])}")
+        if not bool(torch.isfinite(torch.as_tensor(self.data)).all()):
+            raise ValueError("data has NaN or infinite values; leave those points out or fill them in")
 
     def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
         points, at = torch.as_tensor(self.data).to(x).flatten(1), x.flatten(1)
@@ -50,6 +53,18 @@ class LimeTabular:
     scale: Tensor
     width: float | None = None
     around_instance: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width is not None and not self.width > 0:
+            raise ValueError(f"width must be positive, or None for lime's ¾√d; got {self.width}")
+        if not bool((torch.as_tensor(self.scale) > 0).all()):
+            raise ValueError("scale must be positive in every feature; `LimeTabular.of_data` gives constant ones 1")
+
+    def check(self, x: Tensor) -> None:
+        for name in ("mean", "scale"):
+            shape = tuple(torch.as_tensor(getattr(self, name)).shape)
+            if shape not in ((), tuple(x.shape[1:])):
+                raise ValueError(f"{name} has shape {shape}, an input has {tuple(x.shape[1:])}")
 
     @classmethod
     def of_data(cls, data: Tensor, width: float | None = None, around_instance: bool = False) -> "LimeTabular":

@@ -58,8 +58,12 @@ class Normal:
     antithetic: bool = False
 
     def __post_init__(self) -> None:
-        if not bool((torch.as_tensor(self.sigma) > 0).all()):
-            raise ValueError(f"sigma must be positive, got {self.sigma}; for σ → 0 use vanilla_gradients()")
+        try:
+            sigma = torch.as_tensor(self.sigma, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"sigma must be a number, or one per entry of the input; got {self.sigma!r}") from error
+        if not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
+            raise ValueError(f"sigma must be positive and finite, got {self.sigma}; for σ → 0 use vanilla_gradients()")
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         sigma = torch.as_tensor(self.sigma, dtype=dtype, device=rng.device).flatten()
@@ -85,9 +89,12 @@ class CorrelatedNormal:
         return cls(scale**2 * torch.cov(rows.mT).reshape(rows.shape[1], -1))
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
-        factor, info = torch.linalg.cholesky_ex(torch.as_tensor(self.covariance).double())
-        if factor.shape != (d, d) or int(info):
-            raise ValueError(f"covariance must be positive definite and ({d}, {d}), got {tuple(factor.shape)}")
+        covariance = torch.as_tensor(self.covariance).double()
+        if covariance.shape != (d, d):
+            raise ValueError(f"covariance must be ({d}, {d}) for inputs of {d} entries, got {tuple(covariance.shape)}")
+        factor, info = torch.linalg.cholesky_ex(covariance)
+        if int(info) or not bool(torch.isfinite(factor).all()):
+            raise ValueError("covariance must be positive definite: more data rows than entries are needed")
         z = torch.randn(n, d, generator=rng, device=rng.device, dtype=dtype)
         xi = z @ factor.to(z).mT
         return Draw(xi, _ones(xi))

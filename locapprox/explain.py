@@ -1,6 +1,5 @@
 """explain(): the one place that validates, batches and seeds."""
 
-import operator
 from typing import Any
 
 import pandas as pd
@@ -10,7 +9,7 @@ from tqdm.auto import tqdm
 
 from locapprox.explanation import Explanation
 from locapprox.method import Method
-from locapprox.models import Array, Scores, Target, as_tensor, evaluation_mode
+from locapprox.models import Array, Scores, Target, as_tensor, evaluation_mode, missing, whole_number
 from locapprox.sampling import samples
 
 
@@ -114,24 +113,13 @@ def explain_mean(
     return stacked.mean(0), stacked.std(0) / replicates**0.5
 
 
-def whole_number(value: Any, name: str, least: int = 1) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}")
-    return number
-
-
 def check_instances(x: Tensor, names: list[str] | None, method: Method) -> Tensor:
     if x.ndim < 2:
         raise ValueError(f"x needs a batch axis first: got shape {tuple(x.shape)}; pass x[None] for one instance")
     if x.numel() == 0:
         raise ValueError(f"x is empty: shape {tuple(x.shape)}")
-    bad = ~torch.isfinite(x).all(0)
-    if bool(bad.any()) and not getattr(method.neighbourhood, "removes_missing", False):
-        where = [names[int(i)] if names else str(tuple(i.tolist())).replace(",)", ")") for i in bad.nonzero()[:5]]
-        raise ValueError(f"x has NaN or infinite values in feature(s) {', '.join(where)}; fill them in first")
+    where = missing(x, names)
+    if where and not getattr(method.neighbourhood, "removes_missing", False):
+        raise ValueError(f"x has NaN or infinite values in feature(s) {where}; fill them in first")
     getattr(method.neighbourhood, "check", lambda x: None)(x)
     return x

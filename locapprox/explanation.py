@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from locapprox.distributions import Draw
 from locapprox.evaluate import LINKS, mean_loss
-from locapprox.models import Scores, evaluation_mode
+from locapprox.models import Scores, evaluation_mode, whole_number
 from locapprox.neighbourhoods import Neighbourhood
 from locapprox.sampling import generator, samples
 
@@ -56,15 +57,16 @@ class Explanation:
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Bounds that cover each weight's expectation with the given probability (normal, or t after groups)."""
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level}")
+        if not isinstance(level, Real) or not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level!r}")
         quantile = float(stats.t.ppf((1 + level) / 2, self.degrees))
         return self.weights - quantile * self.standard_error, self.weights + quantile * self.standard_error
 
     def validate(self, n: int = 1000, seed: int | None = None) -> Tensor:
         """The mean loss on n fresh draws of the neighbourhood, like `loss`."""
         method, model, example, target, batch_size = self._source("validate")
-        seed = self.settings["seed"] if seed is None else seed
+        seed = whole_number(self.settings["seed"] if seed is None else seed, "seed", least=0)
+        n = whole_number(n, "n")
         weights, intercept = self._by_score(self.weights), self.intercept.reshape(len(self.x), -1)
         loss = torch.full_like(intercept, torch.nan)
         with evaluation_mode(model):
@@ -111,9 +113,11 @@ class Explanation:
     def points(self, instance: int = 0, n: int | None = None) -> tuple[Draw, Tensor]:
         """What the fit saw around one instance: the draw (its first n rows) and the inputs x_ξ (n, *shape)."""
         neighbourhood = self._source("points")[0].neighbourhood
+        if whole_number(instance, "instance", least=0) >= len(self.x):
+            raise ValueError(f"instance must be below {len(self.x)}, the number of instances; got {instance}")
         one = torch.tensor([instance], device=self.x.device)
         here = neighbourhood.at(self.x, one) if hasattr(neighbourhood, "at") else neighbourhood
-        x, n = self.x[one], n or self.settings["n_samples"]
+        x, n = self.x[one], whole_number(self.settings["n_samples"] if n is None else n, "n")
         rng = generator(self.settings["seed"], here, "fit", self.x)
         draw = here.draw(x, n, rng)
         xi = draw.xi if draw.xi.ndim == 2 else draw.xi[0]

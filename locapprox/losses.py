@@ -1,5 +1,6 @@
 """Losses ℓ(f, g, x₀, ξ): what a fit minimises. Each is a kind of row of one least-squares system."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -15,10 +16,12 @@ class Loss:
     gradient: float
 
     def __post_init__(self) -> None:
-        if min(self.value, self.gradient) < 0 or self.value + self.gradient <= 0:
-            raise ValueError(f"a loss needs weights ≥ 0, not both 0; got {self.value} and {self.gradient}")
+        if not (self.value >= 0 and self.gradient >= 0 and 0 < self.value + self.gradient < math.inf):
+            raise ValueError(f"a loss needs finite weights ≥ 0, not both 0; got {self.value} and {self.gradient}")
 
     def __add__(self, other: "Loss") -> "Loss":
+        if not isinstance(other, Loss):
+            return NotImplemented
         return Loss(self.value + other.value, self.gradient + other.gradient)
 
     def __mul__(self, factor: float) -> "Loss":

@@ -19,6 +19,10 @@ class Method:
     key: str | None = None  # in references.bib
 
     def __post_init__(self) -> None:
+        for name in ("neighbourhood", "loss", "surrogate"):
+            given = getattr(self, name)
+            if isinstance(given, type):
+                raise TypeError(f"{name} must be an object, got the class {given.__name__}: write {given.__name__}(…)")
         missing = [part for part in ("draw", "place") if not callable(getattr(self.neighbourhood, part, None))]
         if missing:
             raise TypeError(

@@ -1,5 +1,6 @@
 """A model, whatever it is, as scores: (rows, *input shape) -> (rows, k), and their gradients by autograd."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,12 +26,16 @@ NO_GRADIENT = (
 def as_tensor(x: Array, model: Any) -> Tensor:
     """x as a floating tensor; an array or DataFrame for a module gets the module's dtype and device."""
     if isinstance(x, pd.DataFrame):
+        twice = sorted({str(c) for c in x.columns[x.columns.duplicated()]})
+        if twice:
+            raise ValueError(f"x has several columns of the same name: {', '.join(twice)}; rename them")
         text = [str(c) for c in x.columns if not pd.api.types.is_numeric_dtype(x[c])]
         if text:
             raise TypeError(f"x has columns that are not numbers: {', '.join(text)}; encode them first")
-        x = x.to_numpy()
+        values = x.to_numpy()  # of dtype object where columns are Boolean or nullable
+        x = x.to_numpy(float, na_value=np.nan) if values.dtype == object else values
     if isinstance(x, np.ndarray) and not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
-        raise TypeError(f"x must hold numbers, got an array of dtype {x.dtype}")
+        raise TypeError(f"x must hold numbers, got an array of dtype {x.dtype}; encode text, then x.astype(float)")
     if not isinstance(x, np.ndarray | Tensor):
         raise TypeError(f"x must be a tensor, an array or a DataFrame, got {type(x).__name__}")
     tensor = x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
@@ -42,6 +47,24 @@ def as_tensor(x: Array, model: Any) -> Tensor:
     if parameter is not None and not isinstance(x, Tensor):
         tensor = tensor.to(parameter.device, parameter.dtype)
     return tensor
+
+
+def missing(x: Tensor, names: Sequence[str] | None = None) -> str:
+    """The first features (columns, or indices) with NaN or infinite values in an instance; "" if there are none."""
+    bad = (~torch.isfinite(x).all(0)).nonzero().tolist()
+    where = [names[i[0]] if names else str(i[0]) if len(i) == 1 else str(tuple(i)) for i in bad[:5]]
+    return ", ".join(where) + (" …" if len(bad) > 5 else "")
+
+
+def whole_number(value: Any, name: str, least: int = 1) -> int:
+    """The argument `name` as an int, or a ValueError that says what it must be."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}")
+    return number
 
 
 @contextmanager
@@ -79,10 +102,12 @@ class Scores:
         self, model: Any, x: Tensor, example: Array, target: Target = None, batch_size: int | None = None
     ) -> None:
         self.call = _caller(model, example)
+        holes = missing(x, [str(c) for c in example.columns] if isinstance(example, pd.DataFrame) else None)
+        self.holes = f": x has such values in feature(s) {holes}, which this model does not take" if holes else ""
         sees_tensors = isinstance(model, nn.Module) or (isinstance(example, Tensor) and not hasattr(model, "predict"))
-        self.black_box = None if sees_tensors else "it is called with arrays"
+        self.black_box = None if sees_tensors else "this model is called with arrays"
         self.target = target
-        self.input_ndim = x.ndim - 1
+        self.input_shape, self.input_ndim = tuple(x.shape[1:]), x.ndim - 1
         self.several = isinstance(target, range)
         self.rows_per_call = batch_size or default_rows(x)
         self.columns = self._columns(x)
@@ -106,7 +131,12 @@ class Scores:
             raise TypeError(NO_GRADIENT.format(why=self.black_box))
         with torch.enable_grad():
             leaf = xi.detach().requires_grad_()
-            y = self._of_placed(place(leaf), instances)
+            try:
+                y = self._of_placed(place(leaf), instances)
+            except ValueError as error:
+                if "requires grad" in str(error.__cause__):  # .numpy() inside
+                    raise TypeError(NO_GRADIENT.format(why="this model leaves torch on its way")) from error.__cause__
+                raise
             if not y.requires_grad:
                 raise TypeError(NO_GRADIENT.format(why="its output does not depend on its input differentiably"))
             grads = [
@@ -117,6 +147,9 @@ class Scores:
     def _of_placed(self, placed: Tensor, instances: Tensor) -> Tensor:
         b, n = placed.shape[:2]
         lead = placed.ndim - self.input_ndim
+        if b != len(instances) or lead not in (2, 3) or tuple(placed.shape[lead:]) != self.input_shape:
+            shape = ", ".join(map(str, self.input_shape))
+            raise ValueError(f"place must return ({len(instances)}, n, {shape}), got {tuple(placed.shape)}")
         rows = placed.flatten(0, lead - 1)
         scores = self._scores(rows, instances).reshape(b, -1, self.k)
         if lead == 3:
@@ -126,7 +159,10 @@ class Scores:
     def _scores(self, rows: Tensor, instances: Tensor) -> Float[Tensor, "rows k"]:
         out = self._guarded(rows)
         if callable(self.target):
-            out = self.target(out)
+            try:
+                out = self.target(out)
+            except Exception as error:
+                raise ValueError(f"target failed on the model's outputs: {_named(error)}") from error
         if not isinstance(out, Tensor):
             try:
                 out = torch.from_numpy(np.array(out)).to(rows.device)
@@ -135,15 +171,17 @@ class Scores:
                     f"the model must return numbers, one row per input; it returned {type(out).__name__}. Wrap it in a "
                     "function that returns the scores"
                 ) from error
-        if not out.is_floating_point():
+        if not out.is_floating_point() and not out.is_complex():
             out = out.to(rows.dtype)
         out = out.unsqueeze(1) if out.ndim == 1 else out
         if out.ndim != 2 or len(out) != len(rows):
             raise ValueError(
                 f"the model must return one row of scores per input: {len(rows)} inputs gave shape {tuple(out.shape)}"
             )
+        if out.is_complex():
+            raise TypeError("the model must return real numbers, got complex ones")
         if not bool(torch.isfinite(out).all()):
-            raise ValueError("the model returned NaN or infinite values near the explained inputs")
+            raise ValueError(f"the model returned NaN or infinite values near the explained inputs{self.holes}")
         return self._pick(out, instances)
 
     def _guarded(self, rows: Tensor) -> Any:
@@ -152,13 +190,19 @@ class Scores:
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error):
                 raise MemoryError(f"out of memory on {len(rows)} rows: lower batch_size below that") from error
-            raise ValueError(f"the model failed on rows of shape {tuple(rows.shape)}: {error}") from error
+            raise ValueError(self._failure(rows, error)) from error
         except Exception as error:
-            raise ValueError(f"the model failed on rows of shape {tuple(rows.shape)}: {error}") from error
+            raise ValueError(self._failure(rows, error)) from error
+
+    @staticmethod
+    def _failure(rows: Tensor, error: Exception) -> str:
+        return f"the model failed on rows of shape {tuple(rows.shape)} and {rows.dtype}: {_named(error)}"
 
     def _pick(self, out: Tensor, instances: Tensor) -> Tensor:
         outputs = out.shape[1]
         if self.columns is None:
+            if outputs > 1 and callable(self.target):
+                raise ValueError(f"target must give one score per row, it gave {outputs}; for all outputs use a range")
             if outputs > 1:
                 raise ValueError(
                     f"the model has {outputs} outputs: choose with target=0 … {outputs - 1}, one int per instance, "
@@ -176,23 +220,31 @@ class Scores:
         """Output columns to keep, (1, k) or (b, 1)."""
         if self.target is None or callable(self.target):
             return None
-        columns = torch.as_tensor(np.asarray(self.target), device=x.device)
-        if columns.is_floating_point() or columns.dtype == torch.bool or columns.numel() == 0:
+        given = self.target.cpu() if isinstance(self.target, Tensor) else self.target
+        integers = np.asarray(given)
+        if not np.issubdtype(integers.dtype, np.integer) or integers.size == 0:
             raise TypeError(f"target must be None, int(s), a range or a function, got {self.target!r}")
+        columns = torch.from_numpy(integers.astype(np.int64)).to(x.device)
         if self.several or columns.ndim == 0:
-            return columns.reshape(1, -1).long()
+            return columns.reshape(1, -1)
         if columns.shape != (len(x),):
             raise ValueError(
                 f"target has shape {tuple(columns.shape)}, expected one int per instance ({len(x)}); for several "
                 "outputs at once use a range"
             )
-        return columns.reshape(-1, 1).long()
+        return columns.reshape(-1, 1)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _caller(model: Any, example: Array) -> Callable[[Tensor], Any]:
     """The model as a function of a tensor of rows: scikit-learn estimators see arrays or DataFrames, functions x's."""
     if isinstance(model, nn.Module):
         return model
+    if isinstance(model, type):
+        raise TypeError(f"model must be an object, got the class {model.__name__}")
     predict = getattr(model, "predict_proba", None) or getattr(model, "predict", None)
     if predict is None and not callable(model):
         raise TypeError(

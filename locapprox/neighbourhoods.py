@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,12 +39,9 @@ def stream(neighbourhood: Neighbourhood, x: Tensor, n: int, rng: torch.Generator
     own = getattr(neighbourhood, "stream", None)
     if own is not None:
         yield from own(x, n, rng)
-    elif getattr(neighbourhood, "whole_budget", False):
-        yield neighbourhood.draw(x, n, rng)
     else:
-        size = block_size(x[0].numel())
-        for start in range(0, n, size):
-            yield neighbourhood.draw(x, min(size, n - start), rng)
+        size = n if getattr(neighbourhood, "whole_budget", False) else block_size(x[0].numel())
+        yield from (neighbourhood.draw(x, min(size, n - start), rng) for start in range(0, n, size))
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ class ExponentialKernel:
     measured_in: Literal["x", "xi"] = "x"
 
     def __post_init__(self) -> None:
-        if not self.width > 0:
-            raise ValueError(f"width must be positive, got {self.width}")
+        if not isinstance(self.width, Real) or not self.width > 0:
+            raise ValueError(f"width must be positive, one number; got {self.width!r}")
         if self.measured_in not in ("x", "xi"):
             raise ValueError(f'measured_in must be "x" or "xi", got {self.measured_in!r}')
 
@@ -74,6 +72,12 @@ class _Placement:
 
     distribution: Distribution
     kernel: ExponentialKernel | None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.distribution, type) or not hasattr(self.distribution, "draw"):
+            raise TypeError(f"distribution must have a method draw, like lx.Normal(0.1); got {self.distribution!r}")
+        if self.kernel is not None and not hasattr(self.kernel, "apply"):
+            raise TypeError(f"kernel must be None or lx.ExponentialKernel(…), got {self.kernel!r}")
 
     @property
     def removes_missing(self) -> bool:
@@ -92,10 +96,8 @@ class _Placement:
         own = getattr(self.distribution, "stream", None)
         if own is not None:
             yield from (self._weigh(x, draw) for draw in own(d, n, rng, x.dtype))
-        elif self.whole_budget:
-            yield self.draw(x, n, rng)
         else:
-            size = block_size(d)
+            size = n if self.whole_budget else block_size(d)
             yield from (self.draw(x, min(size, n - start), rng) for start in range(0, n, size))
 
     def workable_width(self, x: Tensor, n: int, rng: torch.Generator, rows: int) -> float:
@@ -163,10 +165,14 @@ class Multiplicative(_Placement):
     kernel: ExponentialKernel | None = None
 
     def __post_init__(self) -> None:
-        for name in ("baseline", "features"):
+        super().__post_init__()
+        for name in ("baseline", "features") if self.features is not None else ("baseline",):
             given = getattr(self, name)
-            if given is not None and not isinstance(given, Tensor | float | int) and not callable(given):
-                object.__setattr__(self, name, torch.from_numpy(np.array(given)))
+            if not isinstance(given, Tensor | float | int) and not callable(given):
+                numbers = np.array(given)
+                if numbers.dtype.kind not in "biuf":
+                    raise TypeError(f"{name} must hold numbers, got {given!r}")
+                object.__setattr__(self, name, torch.from_numpy(numbers))
 
     @property
     def removes_missing(self) -> bool:
@@ -176,6 +182,8 @@ class Multiplicative(_Placement):
         """Raises ValueError if baseline or features do not fit x."""
         shape = tuple(x.shape[1:])
         base = self.baseline(x) if callable(self.baseline) else torch.as_tensor(self.baseline)
+        if not isinstance(base, Tensor):
+            raise TypeError(f"baseline(x) must be a tensor, got {type(base).__name__}")
         sample = base.ndim == x.ndim
         if callable(self.baseline) and base.shape != x.shape:
             raise ValueError(f"baseline(x) must have x's shape {tuple(x.shape)}, got {tuple(base.shape)}")
@@ -184,12 +192,12 @@ class Multiplicative(_Placement):
                 f"baseline must be a number, one input of shape {shape}, a sample of inputs (m, …) or a function of x; "
                 f"got shape {tuple(base.shape)}"
             )
-        if not bool(torch.isfinite(base).all()):
-            raise ValueError("baseline has NaN or infinite values")
+        if base.numel() == 0 or not bool(torch.isfinite(base).all()):
+            raise ValueError("baseline is empty" if base.numel() == 0 else "baseline has NaN or infinite values")
         if self.features is None:
             return
         labels = torch.as_tensor(self.features)
-        if labels.is_floating_point() or labels.ndim == 0:
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim == 0:
             raise ValueError("features must be whole numbers, a label 0 … d − 1 for every entry of an input")
         try:
             every = self._labels(x)
@@ -201,10 +209,10 @@ class Multiplicative(_Placement):
         if len(every) not in (1, len(x)):
             raise ValueError(f"features labels {len(every)} instances, x has {len(x)}")
         for row in every:
-            missing = set(range(int(row.max()) + 1)) - set(row.tolist())
-            if int(row.min()) < 0 or missing:
+            wrong = [(i, label) for i, label in enumerate(row.unique().tolist()) if i != label]
+            if wrong:
                 raise ValueError(
-                    f"features must use every label 0 … d − 1; missing: {sorted(missing)[:5]}, lowest: {int(row.min())}"
+                    "features must use every label 0 … d − 1: {1} comes where {0} should".format(*wrong[0])
                 )
 
     def place(self, x: Tensor, xi: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from locapprox.distributions import Draw
 from locapprox.models import Scores
 from locapprox.neighbourhoods import Neighbourhood, stream
 
@@ -117,6 +118,8 @@ class Sample:
     def _blocks(self) -> Iterator[Block]:
         rng = generator(self.seed, self.neighbourhood, self.role, self.x)
         for draw in stream(self.neighbourhood, self.x, self.n, rng):
+            if not isinstance(draw, Draw):
+                raise TypeError(f"draw must return lx.Draw(xi, weight), got {type(draw).__name__}")
             xi = draw.xi[0] if draw.xi.ndim == 3 else draw.xi  # per instance: the batch is one instance
             weight = torch.atleast_2d(draw.weight).to(self.dtype)
             _check(xi, weight, len(self.x))
@@ -146,7 +149,7 @@ class Sample:
         y = xi.new_empty(len(self.x), self.k, len(xi))
         for i, rows in self._chunks(len(xi), 1):
             place, x, instances = self._placing(i)
-            y[i, :, rows] = self.scores.values(place(x, xi[rows]), instances)
+            y[i, :, rows] = self.scores.values(_one_each(place(x, xi[rows]), xi[rows]), instances)
         e = len(block.exact)
         return y[..., :e], y[..., e:]
 
@@ -193,6 +196,12 @@ class Sample:
                     yield chunk
                     if self.bar is not None:
                         self.bar.update((chunk[0].stop - i) * (chunk[1].stop - j))
+
+
+def _one_each(placed: Tensor, xi: Tensor) -> Tensor:
+    if placed.shape[1] != len(xi):
+        raise ValueError(f"place must return an input for every row of ξ: {len(xi)} rows gave {placed.shape[1]}")
+    return placed
 
 
 def _check(xi: Tensor, weight: Tensor, b: int) -> None:

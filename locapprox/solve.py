@@ -119,7 +119,7 @@ def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
         rank = int(torch.linalg.matrix_rank(scaled, hermitian=True).min())
         raise ValueError(
             f"n_samples is too small, or the draw too poor: its rows determine {rank} of the {A.shape[-1]} weights; "
-            "draw more, use fewer features (features=), or another neighbourhood"
+            "draw more, use fewer features (features=), a wider kernel, or another neighbourhood"
         )
     return torch.cholesky_inverse(factor) * scale[:, :, None] * scale[:, None, :]
 
@@ -144,7 +144,11 @@ def ridge(
     a, p = null.mT @ gram @ null, null.mT @ (penalty[:, :, None] * null)
     trace = [m.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] for m in (a, p)]
     p = p * trace[0] / trace[1]
-    factor = torch.linalg.cholesky(a + p)
+    factor, info = torch.linalg.cholesky_ex(a + p)
+    if bool((info > 0).any()):
+        raise ValueError(
+            "n_samples is too small: some features do not vary in the draw; draw more, or use fewer features"
+        )
     mu, q = torch.linalg.eigh(
         torch.linalg.solve_triangular(factor, torch.linalg.solve_triangular(factor, p, upper=False).mT, upper=False)
     )

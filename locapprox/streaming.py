@@ -34,8 +34,8 @@ class Fit:
 class StreamedFit:
     """Minimises a quadratic loss over θ = [w, intercept], as `solver` says, and estimates errors.
 
-    `by_groups` asks for delete-group errors, which need no more than normal equations; `may_shrink` allows ridge where
-    samples are few.
+    `by_groups` asks for delete-group errors, which need no more than normal equations; `most` is the number of features
+    that may enter.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class StreamedFit:
         intercept: bool,
         solver: Solver = NormalEquations.solve,
         by_groups: bool = False,
-        may_shrink: bool = True,
+        most: int | None = None,
     ) -> None:
         self.sample, self.loss, self.intercept, self.solver = sample, loss, intercept, solver
         self.equations = NormalEquations(loss, intercept)
@@ -54,13 +54,15 @@ class StreamedFit:
         self.exact_y: list[Tensor] = []
         self.keep = loss.gradient == 0 and sample.keep_outputs and not by_groups
         self.by_groups = by_groups or (loss.value > 0 and not self.keep)
-        self.may_shrink = may_shrink
+        self.most = most
         self.nested = False
         self.units = self.unit = self.rows = 0
         self.precision = sample.x.dtype
 
     def run(self) -> Fit:
         self.first_pass()
+        if self.rows + sum(map(len, self.exact)) == 0:
+            raise ValueError(f"n_samples={self.sample.n} gives no draw here: use more")
         exact, target = torch.cat(self.exact), torch.cat(self.exact_y, dim=-1)
         sets = self.equations.sums["weight"].shape[1]
         everything = torch.eye(sets, dtype=self.sample.dtype, device=exact.device)[:1]
@@ -132,7 +134,8 @@ class StreamedFit:
         """Refuse weights that leave too little to fit: all zero, or concentrated on fewer rows than unknowns."""
         weight = self.equations.total("weight", everything)
         unknowns = self.sample.d + self.intercept - exact
-        effective = weight.square() / self.equations.total("weight_square", everything)
+        squares = self.equations.total("weight_square", everything)
+        effective = weight.square() / squares.clamp_min(torch.finfo(squares.dtype).tiny)
         empty = bool((weight <= 0).any()) and exact == 0
         random = self.units * self.unit == self.rows and self.loss.gradient == 0
         if empty or (random and self.rows >= unknowns and bool((effective < unknowns).any())):
@@ -155,23 +158,24 @@ class StreamedFit:
         if least > 1 or small < moved:
             warn(
                 f"sigma={small:.3g} is so small that differences of f vanish in {self.precision}: use sigma ≥ "
-                f"{max(small * least, float(moved)):.2g}, a float64 model, or vanilla_gradients()",
+                f"{2 * max(small * least, float(moved)):.1g}, a float64 model, or vanilla_gradients()",
             )
 
     def too_few(self, exact: Tensor) -> bool:
         """Warn below twice the rows that determine the weights: there, ridge by generalised cross-validation."""
-        if self.loss.gradient or self.units == 0 or not self.may_shrink or self.by_groups:
+        if self.loss.gradient or self.units == 0:
             return False
         rank = int(torch.linalg.matrix_rank(exact)) if len(exact) else 0
-        needed = self.unit * (self.sample.d + self.intercept - rank)
+        needed = self.unit * (min(self.most or self.sample.d, self.sample.d) + self.intercept - rank)
         if self.rows >= 2 * needed:
             return False
+        shrink = self.solver is NormalEquations.solve and not self.by_groups
+        how = "The fit is shrunk (ridge by generalised cross-validation; its bias is not in the standard errors). "
         warn(
-            f"n_samples is small: {self.rows} rows for weights that {needed} would just determine. The fit is shrunk "
-            f"(ridge by generalised cross-validation; its bias is not in the standard errors). Use n_samples ≥ "
-            f"{2 * needed + len(exact)}, or fewer features",
+            f"n_samples is small: {self.rows} rows for weights that {needed} would just determine. {how * shrink}Use "
+            f"n_samples ≥ {2 * needed + len(exact)}, or fewer features"
         )
-        return True
+        return shrink
 
     def delete_groups(
         self, theta: Tensor, exact: Tensor, target: Tensor, everything: Tensor
@@ -181,7 +185,8 @@ class StreamedFit:
         sampled = weight[:, 0] - weight[:, 1]
         used = [j for j in range(2, 2 + GROUPS) if bool((weight[:, j] > 0).all())]
         if len(used) < 2:
-            return torch.zeros_like(theta), torch.zeros_like(theta[..., 0]), 2
+            unknown = torch.nan if self.units else 0.0
+            return torch.full_like(theta, unknown), torch.full_like(theta[..., 0], unknown), 2
         solutions = []
         for j in used:
             factor = sampled / (sampled - weight[:, j])

@@ -13,6 +13,7 @@ from torch import Tensor
 from locapprox.equations import NormalEquations, Solved
 from locapprox.logistic import GaussNewton
 from locapprox.losses import Loss
+from locapprox.models import whole_number
 from locapprox.sampling import Sample
 from locapprox.solve import particular
 from locapprox.streaming import Fit, StreamedFit
@@ -57,8 +58,7 @@ class Sparse:
     intercept: bool = True
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
+        whole_number(self.k, "k")
 
     def fit(self, sample: Sample, loss: Loss) -> Fit:
         if self.k >= sample.d:
@@ -70,7 +70,7 @@ class Sparse:
                 chosen.append(self._choose(equations, mix))
             return equations.solve_on(chosen[0], mix, exact, target)
 
-        return StreamedFit(sample, loss, self.intercept, solve, may_shrink=False).run()
+        return StreamedFit(sample, loss, self.intercept, solve, most=self.k).run()
 
     def _choose(self, equations: NormalEquations, mix: Tensor) -> Tensor:
         """Which features enter, (b, k scores, d)."""

@@ -17,6 +17,8 @@ from locapprox.explain import explain as explain
 from locapprox.explain import explain_mean as explain_mean
 from locapprox.explanation import Explanation as Explanation
 from locapprox.explanation import load as load
+from locapprox.faithfulness import faithfulness as faithfulness
+from locapprox.kernels import ExponentialKernel as ExponentialKernel
 from locapprox.losses import GradientMatching as GradientMatching
 from locapprox.losses import Loss as Loss
 from locapprox.losses import SquaredError as SquaredError
@@ -31,9 +33,12 @@ from locapprox.methods import paper_methods as paper_methods
 from locapprox.methods import smoothgrad as smoothgrad
 from locapprox.methods import vanilla_gradients as vanilla_gradients
 from locapprox.neighbourhoods import Additive as Additive
-from locapprox.neighbourhoods import ExponentialKernel as ExponentialKernel
 from locapprox.neighbourhoods import Multiplicative as Multiplicative
 from locapprox.neighbourhoods import Neighbourhood as Neighbourhood
+from locapprox.perturbation import PerturbationTest as PerturbationTest
+from locapprox.perturbation import perturbation_test as perturbation_test
+from locapprox.recommend import Recommendation as Recommendation
+from locapprox.recommend import recommend as recommend
 from locapprox.surrogates import Constrained as Constrained
 from locapprox.surrogates import Linear as Linear
 from locapprox.surrogates import Logistic as Logistic

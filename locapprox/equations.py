@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from locapprox.losses import Loss
-from locapprox.solve import eliminate, ridge, weighted_gram, weighted_products
+from locapprox.solve import eliminate, ridge, weighted_gram
 
 Solved = tuple[Tensor, Tensor | None]  # θ (b, k, p); M (g, p, p), or None
 
@@ -29,16 +29,10 @@ class NormalEquations:
         if self.y0 is None:
             self.y0 = y.mean(-1) if self.intercept and y.shape[-1] else y.new_zeros(y.shape[:2])
         self.d = X.shape[1] - self.intercept
-        y, one = y - self.y0[..., None], X.new_ones(len(X), 1)
-        products = weighted_products(y, weight, torch.cat([X, one], dim=1))
-        terms = {
-            "weight": weight.sum(-1),
-            "weight_square": weight.square().sum(-1),
-            "x": weight @ X,
-            "rhs": products[..., :-1],
-            "y": products[..., -1],
-        }
-        terms["yy"] = weighted_products(y.square(), weight, one)[..., 0]
+        y = y - self.y0[..., None]
+        weighted = weight[:, :, None] * y[:, None]  # (b, s, k, n)
+        terms = {"weight": weight.sum(-1), "weight_square": weight.square().sum(-1), "x": weight @ X}
+        terms |= {"rhs": weighted @ X, "y": weighted.sum(-1), "yy": (weighted * y[:, None]).sum(-1)}
         if self.loss.value:
             terms["gram"] = weighted_gram(X, weight)
         for name, term in terms.items():

@@ -154,7 +154,7 @@ class GaussNewton:
         weight, rest = self.loss.value * self.weight * slope.square(), (self.y - s) / slope
         rows, units = slice(self.fixed, None), (len(self.X) - self.fixed) // self.unit
         e = leave_out(self.X[rows], weight[:, rows], inverse, rest[:, None, rows], self.unit)
-        first, second = shifts(self.X[rows], weight[:, rows], inverse, e, self.unit)
+        first, second = shifts(self.X[rows], inverse, weight[:, None, rows] * e, self.unit)
         if self.fixed:
             second = (second - first.square() / units) * ((units - 1) / units)
         rest = torch.cat([rest[:, : self.fixed], e[:, 0]], dim=-1)

@@ -17,9 +17,10 @@ baseline): rows of infinite weight. Masking methods take a `baseline` and `featu
 from torch import Tensor
 
 from locapprox.distributions import FairMasks, GaussLegendre, LeaveOneOut, Normal, PointMass, ShapleyMasks
+from locapprox.kernels import ExponentialKernel
 from locapprox.losses import GradientMatching, SquaredError
 from locapprox.method import Method
-from locapprox.neighbourhoods import Additive, Baseline, ExponentialKernel, Features, Multiplicative
+from locapprox.neighbourhoods import Additive, Baseline, Features, Multiplicative
 
 
 def c_lime(sigma: float | Tensor = 0.1) -> Method:

@@ -87,7 +87,7 @@ def evaluation_mode(model: Any) -> Iterator[None]:
 
 def default_rows(x: Tensor) -> int:
     """Rows per model call, from shapes alone: what stays in a CPU's cache (images have larger activations)."""
-    budget = 2**23 if x.device.type != "cpu" else 2**18 if x.ndim == 2 else 2**17
+    budget = 2**23 if x.device.type != "cpu" else 3 * 2**17 if x.ndim == 2 else 2**17
     return max(8, min(2**14, budget // max(1, x[0].numel())))
 
 

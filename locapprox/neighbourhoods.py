@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from locapprox.distributions import Distribution, Draw, block_size
+from locapprox.kernels import ExponentialKernel
 
 Features = Tensor | np.ndarray | Sequence[int]
 Baseline = float | Tensor | np.ndarray | Callable[[Tensor], Tensor]
@@ -42,29 +41,6 @@ def stream(neighbourhood: Neighbourhood, x: Tensor, n: int, rng: torch.Generator
     else:
         size = n if getattr(neighbourhood, "whole_budget", False) else block_size(x[0].numel())
         yield from (neighbourhood.draw(x, min(size, n - start), rng) for start in range(0, n, size))
-
-
-@dataclass(frozen=True)
-class ExponentialKernel:
-    """Weight exp(−D² / width²), D the Euclidean distance from x₀, measured on the input or on ξ.
-
-    The same kernel elsewhere: the paper's authors use exp(−D²/w²) on the input: `width = w`. captum's
-    `get_exp_kernel_similarity_function("euclidean", w)` is exp(−D²/(2w²)) on the input: `width = √2 w`. lime takes the
-    square root, so exp(−D²/(2w²)) on standardised ξ with w = ¾√d by default: `width = √2 w, measured_in="xi"`.
-    """
-
-    width: float
-    measured_in: Literal["x", "xi"] = "x"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.width, Real) or not self.width > 0:
-            raise ValueError(f"width must be positive, one number; got {self.width!r}")
-        if self.measured_in not in ("x", "xi"):
-            raise ValueError(f'measured_in must be "x" or "xi", got {self.measured_in!r}')
-
-    def apply(self, draw: Draw, squared_distance: Float[Tensor, "b n"]) -> Draw:
-        kernel = torch.exp(-squared_distance / self.width**2)
-        return replace(draw, weight=torch.where(draw.weight.isinf(), torch.inf, draw.weight * kernel))
 
 
 class _Placement:
@@ -101,17 +77,10 @@ class _Placement:
             yield from (self.draw(x, min(size, n - start), rng) for start in range(0, n, size))
 
     def workable_width(self, x: Tensor, n: int, rng: torch.Generator, rows: int) -> float:
-        """The smallest width (in steps of a quarter) for which n draws have an effective size of `rows` everywhere."""
+        """See `ExponentialKernel.workable_width`; of these instances."""
         assert self.kernel is not None
         draw = self.distribution.draw(self._dimension(x), min(n, 1024), rng, x.dtype)
-        squared, width = self._squared_distance(x, draw.xi.double()), self.kernel.width
-        while True:
-            log_weight = draw.weight.double().log() - squared / width**2
-            weight = (log_weight - log_weight.amax(-1, keepdim=True)).exp()
-            effective = weight.sum(-1).square() / weight.square().sum(-1) * (n / len(draw.xi))
-            if bool((effective >= min(rows, n)).all()) or not np.isfinite(width):
-                return width
-            width *= 1.25
+        return self.kernel.workable_width(draw, self._squared_distance(x, draw.xi.double()), n, rows)
 
     def _weigh(self, x: Tensor, draw: Draw) -> Draw:
         return draw if self.kernel is None else self.kernel.apply(draw, self._squared_distance(x, draw.xi.double()))

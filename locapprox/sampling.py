@@ -122,14 +122,13 @@ class Sample:
                 raise TypeError(f"draw must return lx.Draw(xi, weight), got {type(draw).__name__}")
             xi = draw.xi[0] if draw.xi.ndim == 3 else draw.xi  # per instance: the batch is one instance
             weight = torch.atleast_2d(draw.weight).to(self.dtype)
-            _check(xi, weight, len(self.x))
-            exact = weight[0].isinf()
-            if not bool((weight.isinf() == exact).all()):
-                raise ValueError(
-                    "weight is inf for some instances and finite for others in the same row; draw xi per instance, "
-                    "(b, n, d), instead"
-                )
-            if exact.any():
+            if _check(xi, weight, len(self.x)):
+                exact = weight[0].isinf()
+                if not bool((weight.isinf() == exact).all()):
+                    raise ValueError(
+                        "weight is inf for some instances and finite for others in the same row; draw xi per instance, "
+                        "(b, n, d), instead"
+                    )
                 keep = ~exact
                 coarse = None if draw.coarse is None else draw.coarse[keep][None]
                 fixed = int(keep[: draw.fixed].sum())
@@ -204,12 +203,16 @@ def _one_each(placed: Tensor, xi: Tensor) -> Tensor:
     return placed
 
 
-def _check(xi: Tensor, weight: Tensor, b: int) -> None:
-    """The clauses of the contract of a draw that every block is held to."""
+def _check(xi: Tensor, weight: Tensor, b: int) -> bool:
+    """The clauses of the contract of a draw that every block is held to; whether it has rows to interpolate."""
     if xi.ndim != 2 or weight.shape[-1] != len(xi) or len(weight) not in (1, b):
         raise ValueError(
             f"a draw needs xi (n, d) or (b, n, d) and weight (n,) or (b, n); got xi {tuple(xi.shape)} and weight "
             f"{tuple(weight.shape)} for {b} instances"
         )
-    if bool((weight < 0).any()) or bool(weight.isnan().any()):
+    if weight.numel() == 0:
+        return False
+    least, most = weight.aminmax()
+    if not bool(least >= 0):  # NaN too
         raise ValueError("a draw's weights must not be negative or NaN")
+    return bool(most.isinf())

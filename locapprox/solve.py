@@ -19,16 +19,6 @@ def design(xi: Float[Tensor, "n d"], intercept: bool, dtype: torch.dtype) -> Flo
     return torch.cat([xi, xi.new_ones(len(xi), 1)], dim=1) if intercept else xi
 
 
-def weighted_products(
-    y: Float[Tensor, "b k n"], weight: Float[Tensor, "g s n"], X: Float[Tensor, "n q"]
-) -> Float[Tensor, "b s k q"]:
-    """Σ over rows of weight · y · X; where weights are shared they go to X, the smaller factor."""
-    if len(weight) == 1:
-        factor = (weight[0, :, :, None] * X).movedim(0, 1).flatten(1)  # (n, s q)
-        return (y @ factor).unflatten(-1, (weight.shape[1], -1)).movedim(2, 1)
-    return (weight[:, :, None] * y[:, None]) @ X
-
-
 def rounding(theta: Float[Tensor, "b k p"], X: Float[Tensor, "n p"]) -> Float[Tensor, "b k"]:
     """Below this a residual y − Xθ is zero: 16 p units of rounding of Σ |x_j θ_j|."""
     largest = X.abs().amax(0) if len(X) else X.new_zeros(X.shape[1])
@@ -192,22 +182,17 @@ def leave_out(
 
 
 def shifts(
-    X: Float[Tensor, "n p"],
-    weight: Float[Tensor, "h n"],
-    inverse: Float[Tensor, "g p p"],
-    left_out: Float[Tensor, "b k n"],
-    unit: int,
+    X: Float[Tensor, "n p"], inverse: Float[Tensor, "g p p"], pull: Float[Tensor, "b k n"], unit: int
 ) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "b k p"]]:
-    """Σ δ and Σ δ² over units, with δ = Σ_{rows of the unit} M x w e the change of θ when the unit is left out."""
-    first = weighted_products(left_out, weight[:, None], X)[:, 0] @ inverse
+    """Σ δ and Σ δ² over units, δ = M Σ_{rows of the unit} x pull the change of θ without the unit; pull = w e."""
+    first = (pull @ X) @ inverse
     if len(inverse) > 1 and unit == 1:
-        sandwich = inverse[:, None] @ weighted_gram(X, (weight[:, None] * left_out).square())
+        sandwich = inverse[:, None] @ weighted_gram(X, pull.square())
         return first, (sandwich * inverse[:, None]).sum(-1)
     second = torch.zeros_like(first)
     for g, m in enumerate(inverse):
         of = slice(None) if len(inverse) == 1 else slice(g, g + 1)
-        rows = (weight[g % len(weight), :, None] * (X @ m)).unflatten(0, (-1, unit))
-        parts = left_out[of].unflatten(-1, (-1, unit))
+        rows, parts = (X @ m).unflatten(0, (-1, unit)), pull[of].unflatten(-1, (-1, unit))
         for a in range(unit):
             for c in range(a, unit):
                 second[of] += (1 if a == c else 2) * (parts[..., a] * parts[..., c]) @ (rows[:, a] * rows[:, c])

@@ -12,7 +12,7 @@ from locapprox.equations import NormalEquations, Solved
 from locapprox.losses import Loss
 from locapprox.notices import warn
 from locapprox.sampling import Block, Sample
-from locapprox.solve import design, leave_out, rounding, shifts, weighted_products
+from locapprox.solve import design, leave_out, rounding, shifts
 
 GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
 
@@ -219,11 +219,13 @@ class StreamedFit:
             if block.fixed < len(X):
                 rows = slice(block.fixed, None)
                 e = leave_out(X[rows], weight[:, rows], inverse, rest[..., rows], block.unit)
-                one, two = shifts(X[rows], weight[:, rows], inverse, e, block.unit)
+                pull = weight[:, None, rows] * e
+                one, two = shifts(X[rows], inverse, pull, block.unit)
                 first, second = first + one, second + two
-                rest = torch.cat([rest[..., : block.fixed], e], dim=-1) if block.fixed else e
-            enumerated |= block.fixed > 0
-            total += weighted_products(rest.square(), weight[:, None], X.new_ones(len(X), 1))[:, 0, :, 0]
+                total += (pull * e).sum(-1)
+            if block.fixed:
+                enumerated, rest = True, rest[..., : block.fixed]
+                total += (weight[:, None, : block.fixed] * rest.square()).sum(-1)
         if enumerated and self.units:
             second = (second - first.square() / self.units) * ((self.units - 1) / self.units)
         mean = torch.where(total > weights[:, None] * nothing.square(), total / weights[:, None], 0.0)

@@ -65,7 +65,7 @@ def test_no_cycles_within_the_library():
 def test_parts_do_not_know_methods():
     """methods → parts → solve, and explain → protocols."""
     for path in LIBRARY:
-        if path.stem in ("methods", "__init__", "faithfulness"):
+        if path.stem in ("methods", "__init__", "recommend"):
             continue
         bad = [n for n in imports(path) if within(n, "locapprox.methods")]
         assert not bad, f"{path.name} imports {bad}"

@@ -245,7 +245,7 @@ def test_leave_out_and_shifts_are_refits(p, unit, g):
     theta = torch.stack([wls(X, weight[min(i, g - 1)], y[i, 0]) for i in range(2)])[:, None]
     inverse = torch.linalg.inv(solve.weighted_gram(X, weight))
     left = solve.leave_out(X, weight, inverse, y - theta @ X.mT, unit)
-    first, second = solve.shifts(X, weight, inverse, left, unit)
+    first, second = solve.shifts(X, inverse, weight[:, None] * left, unit)
     for i in range(2):
         w = weight[min(i, g - 1)]
         delta = []

@@ -1,0 +1,174 @@
+"""Perturbation tests: what changes when the features said to matter least, or most, are perturbed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+from torch import Tensor
+
+from locapprox.distributions import FairMasks, PointMass
+from locapprox.explain import check_instances
+from locapprox.explanation import Explanation
+from locapprox.losses import SquaredError
+from locapprox.method import Method
+from locapprox.models import Array, Scores, Target, as_tensor, evaluation_mode, whole_number
+from locapprox.neighbourhoods import Additive, Baseline, Features, Multiplicative
+
+Kind = Literal["bottom", "top"]
+Replace = Literal["baseline", "noise"]
+Ties = Literal["average", "argsort"]
+
+
+@dataclass(frozen=True, eq=False)
+class PerturbationTest:
+    """`changes`: one row per method, k and instance, with the mean absolute change of the prediction."""
+
+    changes: pd.DataFrame
+    kind: Kind
+    replace: Replace
+
+    def curves(self, level: float = 0.95) -> pd.DataFrame:
+        """Mean over instances and t interval, one row per method and k."""
+        return _intervals(self.changes, ["method", "k"], "change", level)
+
+    def auc(self, up_to: int | None = None) -> pd.DataFrame:
+        """The mean of the curve over k = 1 … up_to (default: all), one row per method and instance."""
+        some = self.changes if up_to is None else self.changes[self.changes["k"] <= up_to]
+        return some.groupby(["method", "instance"], sort=False)["change"].mean().rename("auc").reset_index()
+
+    def summary(self, up_to: int | None = None, level: float = 0.95) -> pd.DataFrame:
+        """Mean AUC and t interval per method, best first: low for the bottom features, high for the top ones."""
+        table = _intervals(self.auc(up_to), ["method"], "auc", level)
+        return table.sort_values("mean", ascending=self.kind == "bottom", kind="stable", ignore_index=True)
+
+    def compare(self, up_to: int | None = None, level: float = 0.95) -> pd.DataFrame:
+        """Every pair of methods by a paired t test of their AUCs over instances; p by Holm (1979) over all pairs."""
+        wide = self.auc(up_to).pivot_table(index="instance", columns="method", values="auc", sort=False)
+        rows = []
+        for a, b in combinations(wide.columns, 2):
+            gap = wide[a] - wide[b]
+            mean, error = float(gap.mean()), float(gap.std() / len(gap) ** 0.5)
+            half = float(stats.t.ppf((1 + level) / 2, len(gap) - 1)) * error
+            p = 2 * float(stats.t.sf(abs(mean) / error, len(gap) - 1)) if error > 0 else float(mean == 0)
+            rows.append((a, b, mean, mean - half, mean + half, p))
+        table = pd.DataFrame(rows, columns=["method", "other", "difference", "low", "high", "p"])
+        return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float)))
+
+
+def perturbation_test(
+    model: Any,
+    x: Array,
+    weights: Mapping[str, Any],
+    *,
+    kind: Kind = "bottom",
+    replace: Replace = "baseline",
+    baseline: Baseline = 0.0,
+    sigma: float = 0.1,
+    features: Features | None = None,
+    draws: int = 100,
+    ties: Ties = "average",
+    target: Target = None,
+    seed: int = 0,
+) -> PerturbationTest:
+    """Section 5.3 of Han et al. 2022: perturb the k features of least (bottom) or largest (top) |weight|, every k ≤ d.
+
+    Main arguments:
+        weights: explanations of x by name: Explanations, or tensors with a weight for every entry of x, or for every
+            label of `features`.
+        replace: "baseline" sets the features to `baseline`; "noise" adds Normal(0, σ²), `draws` times afresh to x.
+
+        ties: "average" over random orders of features of equal |weight|, another one in each draw (with a baseline
+            too, unless all that tie are there already); "argsort" takes torch.argsort's order, as the authors do: one
+            call, but which of equal features comes first is then nobody's choice, and moves curves by several
+            standard errors where many weights are 0.
+
+    Noise and order of a draw are the same for all methods, so comparisons are paired, and fresh for every instance, so
+    that intervals over instances hold the noise's error too.
+    """
+    for name, given, allowed in (("kind", kind, Kind), ("replace", replace, Replace), ("ties", ties, Ties)):
+        if given not in get_args(allowed):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {given!r}")
+    draws, seed = whole_number(draws, "draws"), whole_number(seed, "seed", least=0)
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
+    if not weights:
+        raise ValueError("weights is empty: give explanations by name")
+    inputs = as_tensor(x, model)
+    names = [str(c) for c in x.columns] if isinstance(x, pd.DataFrame) else None
+    mask, replaced = (Multiplicative(FairMasks(), b, features) for b in (0.0, baseline))
+    check_instances(inputs, names, Method("perturbation test", Additive(PointMass(0.0)), SquaredError()))
+    replaced.check(inputs)
+    d = inputs[0].numel() if features is None else int(torch.as_tensor(features).max()) + 1
+    sizes = {name: _sizes(name, given, len(inputs), d).to(inputs.device) for name, given in weights.items()}
+    rng = torch.Generator(inputs.device).manual_seed(seed)
+    moved = torch.ones(len(inputs), d, dtype=torch.bool, device=inputs.device)
+    if features is None:
+        moved = (replaced.place(inputs, inputs.new_zeros(1, d)) != inputs.unsqueeze(1)).reshape(-1, d)
+    tied = ties == "average" and any(_tied(size, moved) for size in sizes.values())
+    rounds = draws if replace == "noise" or tied else 1
+    changes = torch.zeros(len(sizes), len(inputs), d, dtype=torch.float64, device=inputs.device)
+    with evaluation_mode(model):
+        scores = Scores(model, inputs, x, target)
+        for _ in range(rounds):
+            noise = sigma * torch.randn(inputs.shape, generator=rng, device=rng.device, dtype=inputs.dtype)
+            order = torch.rand(len(inputs), d, generator=rng, device=rng.device).argsort(-1)
+            for i in torch.arange(len(inputs), device=inputs.device).split(max(1, scores.rows_per_call // d)):
+                some, lift, remove = inputs[i], mask.at(inputs, i), replaced.at(inputs, i)
+                before = scores.values(some.unsqueeze(1), i)[:, 0]
+                for change, size in zip(changes, sizes.values(), strict=True):
+                    keep = 1 - _first(size[i], kind, order[i] if ties == "average" else None).to(some.dtype)
+                    if replace == "noise":
+                        touched = 1 - lift.place(torch.ones_like(some), keep)
+                        placed = some.unsqueeze(1) + touched * noise[i].unsqueeze(1)
+                    else:
+                        placed = remove.place(some, keep)
+                    change[i] += (scores.values(placed, i)[:, 0] - before).abs().double() / rounds
+    index = pd.MultiIndex.from_product(
+        [list(weights), range(len(inputs)), range(1, d + 1)], names=["method", "instance", "k"]
+    )
+    frame = pd.DataFrame({"change": changes.flatten().cpu().numpy()}, index=index).reset_index()
+    return PerturbationTest(frame, kind, replace)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's (1979) adjusted p values: the running maximum of (m − i) p₍ᵢ₎ over the ascending p₍₀₎ ≤ p₍₁₎ ≤ …"""
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]).clip(max=1)
+    return adjusted[np.argsort(order)]
+
+
+def _sizes(name: str, given: Any, b: int, d: int) -> Float[Tensor, "b d"]:
+    w = torch.as_tensor(given.weights if isinstance(given, Explanation) else given).detach()
+    if w.ndim < 2 or tuple(w.flatten(1).shape) != (b, d):
+        raise ValueError(f"weights: {name!r} has shape {tuple(w.shape)}; expected {b} instances of {d} features")
+    if not bool(torch.isfinite(w).all()):
+        raise ValueError(f"weights: {name!r} has NaN or infinite values")
+    return w.flatten(1).abs()
+
+
+def _first(size: Float[Tensor, "b d"], kind: Kind, order: Int[Tensor, "b d"] | None) -> Bool[Tensor, "b d d"]:
+    """Row k − 1: the k features of least or largest size, equal ones in the given order, or as argsort has it."""
+    down = kind == "top"
+    if order is None:
+        ranked = size.argsort(-1, descending=down)
+    else:
+        ranked = order.gather(1, size.gather(1, order).argsort(dim=-1, descending=down, stable=True))
+    return ranked.argsort(-1).unsqueeze(1) <= torch.arange(size.shape[1], device=size.device)[:, None]
+
+
+def _tied(size: Float[Tensor, "b d"], moved: Bool[Tensor, "b d"]) -> bool:
+    """Whether features tie that the perturbation moves."""
+    return bool((size.where(moved, torch.nan).sort(-1).values.diff() == 0).any())
+
+
+def _intervals(frame: pd.DataFrame, by: list[str], value: str, level: float) -> pd.DataFrame:
+    """Mean over instances with its t interval."""
+    table = frame.groupby(by, sort=False)[value].agg(["mean", "sem", "count"]).reset_index()
+    half = table.pop("sem") * stats.t.ppf((1 + level) / 2, table.pop("count") - 1)
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)

@@ -165,14 +165,15 @@ class NormalEquations:
                 about[..., -1] -= self.shift
             quad = ((about @ self.total("gram", mix)) * about).sum(-1)
             rest = self.total("yy", mix) - 2 * (about * self.total("rhs", mix)).sum(-1) + quad
-            loss += self.loss.value * rest / weight
+            loss += self.loss.value * _resolved(rest, self.total("yy", mix) + quad) / weight
         if self.loss.gradient:
             assert self.g0 is not None
             about = theta[..., : self.d] - self.g0
             cross = (about * self.total("g", mix)).sum(-1)
-            rest = self.total("gg", mix) - 2 * cross + weight * about.square().sum(-1)
-            loss += self.loss.gradient * rest / weight
-        return loss.clamp_min(0)
+            square = weight * about.square().sum(-1)
+            rest = self.total("gg", mix) - 2 * cross + square
+            loss += self.loss.gradient * _resolved(rest, self.total("gg", mix) + square) / weight
+        return loss
 
     def curvature(self, step: Float[Tensor, "b k p"], mix: Float[Tensor, "m s"]) -> Float[Tensor, "b k"]:
         """stepᵀ A step / Σ weight: what a step from the minimum adds to the mean loss."""
@@ -206,3 +207,8 @@ class NormalEquations:
         spread = spread + mean.square() * self.sums["unit_weight"]
         correction = self.units / (self.units - 1) if self.units > 1 else torch.nan
         return correction * spread.clamp_min(0) / weight.square()
+
+
+def _resolved(rest: Tensor, terms: Tensor) -> Tensor:
+    """A sum of squares found as a difference of larger terms; 0 where it is no more than their rounding."""
+    return torch.where(rest > 64 * torch.finfo(rest.dtype).eps * terms, rest, 0.0)

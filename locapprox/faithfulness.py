@@ -160,6 +160,8 @@ def evaluate(
         least = sums.equations.loss_of(torch.cat([best.weights, best.intercept[..., None]], dim=-1), everything)
         exact, exact_y = torch.cat(sums.exact), torch.cat(sums.exact_y, dim=-1)
         error = sums.equations.loss_of(theta, everything)
+        rounding = 16 * theta.shape[-1] * torch.finfo(part.dtype).eps * best.constant_loss  # of a quadratic form
+        error, least = (value.where(value > rounding, 0.0) for value in (error, least))
         optimum, constant = ((least + best.loss) / 2).expand_as(error), best.constant_loss.expand_as(error)
         table["error"][i], table["optimum"][i], table["constant"][i] = error, optimum, constant
         table["regret"][i] = error - optimum

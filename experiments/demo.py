@@ -1,9 +1,10 @@
-"""python -m experiments.demo: experiment 1 on tables that come with scikit-learn; no network, a few minutes."""
+"""python -m experiments.demo: experiment 1 and no free lunch on tables of scikit-learn; no network, a few minutes."""
 
 from pathlib import Path
 
 import tyro
 
+from experiments import no_free_lunch
 from experiments.experiment1 import Config
 from experiments.paper import run_all
 
@@ -17,11 +18,12 @@ CONFIGS = [
     )
     for model in models
 ]
+NO_FREE_LUNCH = [no_free_lunch.Config(config.data, config.model, width=config.width) for config in CONFIGS]
 
 
 def main(out: Path = Path("results/demo"), jobs: int = 2, force: bool = False) -> None:
     """A linear or logistic model and an MLP or CNN on diabetes, breast cancer and digits."""
-    run_all(CONFIGS, out, jobs, force)
+    run_all([*CONFIGS, *NO_FREE_LUNCH], out, jobs, force)
 
 
 if __name__ == "__main__":

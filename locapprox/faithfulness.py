@@ -176,6 +176,8 @@ def carried(e: Explanation, neighbourhood: Neighbourhood, d: int) -> tuple[Float
     if e.source is not None and same_placement(e.source[0].neighbourhood, neighbourhood):
         w = e.weights.flatten(1).nan_to_num()
         return torch.nn.functional.pad(w, (0, d - w.shape[1])), e.intercept
+    if not bool(torch.isfinite(e.x).all()):
+        raise ValueError("x has missing values: only methods with this neighbourhood's own placement can be measured")
 
     def g(xi: Tensor) -> Tensor:
         placed = neighbourhood.place(e.x, xi)
@@ -186,8 +188,6 @@ def carried(e: Explanation, neighbourhood: Neighbourhood, d: int) -> tuple[Float
         at_zero = g(xi)
         w = torch.autograd.grad(at_zero.sum(), xi)[0][:, 0].to(at_zero)
     c, elsewhere = at_zero.detach(), torch.linspace(-1, 1, d).to(e.x).expand_as(xi)
-    if bool(w.isnan().any() | c.isnan().any()):
-        raise ValueError("x has missing values: only methods with this neighbourhood's own placement can be measured")
     there = g(elsewhere)
     if not torch.allclose(there, c + (w * elsewhere[:, 0]).sum(-1), rtol=1e-3, atol=1e-4 * float(there.abs().max())):
         raise ValueError("place is not affine in ξ: only methods with this neighbourhood itself can be measured")

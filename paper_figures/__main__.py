@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from paper_figures import experiment1
-from paper_figures.results import Experiment1, nearest, read
+from paper_figures import experiment1, no_free_lunch
+from paper_figures.results import Experiment1, NoFreeLunch, nearest, read, read_no_free_lunch
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Experiment 1</title>
@@ -28,8 +28,12 @@ def main(results: Path = Path("results/paper")) -> Path:
     """Draw results/figures/*.pdf and .png and results/figures/index.html; returns the page."""
     experiment, folder = read(results), results / "figures"
     figures = experiment1.draw(experiment, folder)
+    body = _body(experiment, figures)
+    if (results / "no_free_lunch").is_dir():
+        found = read_no_free_lunch(results)
+        body += _no_free_lunch(found, no_free_lunch.draw(found, folder))
     page = folder / "index.html"
-    page.write_text(PAGE.format(body="\n".join(_body(experiment, figures))), encoding="utf-8")
+    page.write_text(PAGE.format(body="\n".join(body)), encoding="utf-8")
     return page
 
 
@@ -48,15 +52,31 @@ def _body(experiment: Experiment1, figures: list[experiment1.Figure]) -> list[st
         "<p><i>own</i>: original to its own framework instance; <i>noise</i>: the distance that sampling alone gives"
         "; <i>next</i>: the nearest other instance, those apart that coincide in theory.</p><h2>Figures</h2>"
     ]
-    for figure in figures:
-        png = base64.b64encode(figure.image.read_bytes()).decode()
-        caption = html.escape(figure.caption)
-        parts.append(
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{png}"><figcaption>{caption} '
-            f'<a href="{figure.image.stem}.pdf">PDF</a></figcaption></figure>'
-        )
+    parts += [_figure(figure) for figure in figures]
     commands = "\n".join(manifest["command"] for manifest in experiment.manifests)
     return [*parts, f"<h2>Made by</h2><pre><code>{html.escape(commands)}\npython -m paper_figures</code></pre>"]
+
+
+def _no_free_lunch(found: NoFreeLunch, figure: experiment1.Figure) -> list[str]:
+    """The figure, and per method the column in which it is farthest from the optimum."""
+    commands = html.escape("\n".join(manifest["command"] for manifest in found.manifests))
+    return [
+        "<h1>No free lunch: every method on every neighbourhood</h1>",
+        _figure(figure),
+        _table(found.tables["verdict"]),
+        "<p><i>lost</i>: regret in the worst column, as a share of the best constant's loss; <i>lost_low</i>: the "
+        "largest lower bound (95 %, over instances and draws) of all columns. At the optimum everywhere: at most 1e-6."
+        f"</p><pre><code>{commands}</code></pre>",
+    ]
+
+
+def _figure(figure: experiment1.Figure) -> str:
+    png = base64.b64encode(figure.image.read_bytes()).decode()
+    caption = html.escape(figure.caption)
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{png}"><figcaption>{caption} '
+        f'<a href="{figure.image.stem}.pdf">PDF</a></figcaption></figure>'
+    )
 
 
 def _table(frame: pd.DataFrame) -> str:

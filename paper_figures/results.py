@@ -43,6 +43,37 @@ def read(results: Path) -> Experiment1:
     return Experiment1(tables, manifests)
 
 
+@dataclass(frozen=True, eq=False)
+class NoFreeLunch:
+    """The finished runs below results/no_free_lunch, by name."""
+
+    tables: dict[str, pd.DataFrame]  # matrix, verdict: all runs one below the other
+    manifests: list[dict[str, Any]]
+
+    @property
+    def runs(self) -> list[tuple[str, str]]:
+        frame = self.tables["verdict"][["data", "model"]].drop_duplicates()
+        return list(frame.itertuples(index=False, name=None))
+
+    def of(self, table: str, data: str, model: str) -> pd.DataFrame:
+        frame = self.tables[table]
+        return frame[(frame["data"] == data) & (frame["model"] == model)]
+
+
+def read_no_free_lunch(results: Path) -> NoFreeLunch:
+    """Raises FileNotFoundError if nothing is finished there."""
+    manifests = sorted(results.glob("no_free_lunch/*/manifest.json"))
+    if not manifests:
+        raise FileNotFoundError(
+            f"{results}/no_free_lunch has no finished run; python -m experiments.no_free_lunch makes one"
+        )
+    tables = {
+        name: pd.concat([pd.read_csv(path.with_name(f"{name}.csv")) for path in manifests], ignore_index=True)
+        for name in ("matrix", "verdict")
+    }
+    return NoFreeLunch(tables, [json.loads(path.read_text(encoding="utf-8")) for path in manifests])
+
+
 def coincide(model: str, a: str, b: str) -> bool:
     """Whether the theory gives both the same weights.
 

@@ -187,8 +187,10 @@ class Multiplicative(_Placement):
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
         base = self._base(x).unsqueeze(1)  # (b or 1, 1, m, *input shape)
         lifted, inputs = self._lift(x, xi).unsqueeze(2), x[:, None, None]
-        if not bool(torch.isfinite(x).all()):  # 0 · NaN is NaN: a removed feature must not be touched
+        if not bool(x.sum().isfinite()):  # 0 · NaN is NaN: a removed feature must not be touched
             placed = torch.where(lifted == 0, base, inputs)
+        elif isinstance(self.baseline, int | float) and self.baseline == 0:
+            placed = inputs * lifted
         else:
             placed = torch.addcmul(base, inputs - base, lifted)
         return placed.squeeze(2) if base.shape[2] == 1 else placed

@@ -146,19 +146,21 @@ class StreamedFit:
             )
 
     def check_resolution(self, everything: Tensor) -> None:
-        """Warn if f varies over the draw by little more than the rounding of its own precision."""
+        """Warn if σ is why f varies over the draw by little more than its rounding (not where f is flat anyway)."""
         sigma = getattr(getattr(self.sample.neighbourhood, "distribution", None), "sigma", None)
         if sigma is None or self.loss.gradient:
             return
+        size = float(self.sample.x.abs().amax())
         spread = self.equations.constant_loss(everything).clamp_min(0).sqrt()
-        value = (self.equations.shift.abs() + spread) * 1e3 * torch.finfo(self.precision).eps
-        moved = 1e3 * torch.finfo(self.sample.x.dtype).eps * self.sample.x.abs().amax()
-        least = float((value / spread)[spread > 0].max().nan_to_num(0)) if bool((spread > 0).any()) else 0.0
+        rounding = 1e3 * torch.finfo(self.precision).eps * (self.equations.shift.abs() + spread)
         small = float(torch.as_tensor(sigma).min())
-        if least > 1 or small < moved:
+        enough = small * float((rounding / spread).nanmedian())  # f's differences grow with σ
+        enough = enough if enough <= size / 10 else 0.0
+        least = max(1e3 * torch.finfo(self.sample.x.dtype).eps * size, enough)
+        if small < least:
             warn(
                 f"sigma={small:.3g} is so small that differences of f vanish in {self.precision}: use sigma ≥ "
-                f"{2 * max(small * least, float(moved)):.1g}, a float64 model, or vanilla_gradients()",
+                f"{2 * least:.1g}, a float64 model, or vanilla_gradients()"
             )
 
     def too_few(self, exact: Tensor) -> bool:

@@ -63,7 +63,7 @@ class Recommendation:
         else:
             second = "The method designed for this neighbourhood is not measurably better"
             second += f" (it errs less by {gain:.1%}, {low:.1%} to {high:.1%})."
-        left_out = f" (Left out, for want of gradients: {', '.join(self.left_out)}.)" if self.left_out else ""
+        left_out = f" (Left out: {', '.join(self.left_out)}; `left_out` says why.)" if self.left_out else ""
         return f"{first} {second}{left_out}"
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -98,8 +98,8 @@ def recommend(
 
     Main arguments:
         neighbourhood: where the explanation should hold.
-        methods: existing methods to choose from; by default the paper's eight, without those that need gradients if
-            the model has none (named in the result).
+        methods: existing methods to choose from; by default those of the paper's eight that can explain the model (without
+            gradients some cannot; on unscaled data LIME's width of 1 is too narrow); `left_out` says why others cannot.
 
     Other arguments:
         n_samples: draws per fit and per evaluation, made anew for each of `replicates` seeds.
@@ -121,18 +121,26 @@ def recommend(
         raise ValueError(f"methods must not be called {DESIGNED!r}")
     if not chosen:
         raise ValueError(f"methods: none can explain this model; {'; '.join(left_out.values())}")
-    frames, own = [], None
+    frames: list[pd.DataFrame] = []
+    first: dict[str, Explanation] = {}
+    for name, method in {**chosen, DESIGNED: designed}.items():
+        try:
+            first |= explained(model, x, {name: method}, target, n_samples, seed, batch_size)
+        except ValueError as error:  # LIME's default width on unscaled data, say
+            if methods is not None or name == DESIGNED:
+                raise
+            left_out[name] = str(error)
+    chosen = {name: method for name, method in chosen.items() if name in first}
     for r in range(replicates):
-        fitted = explained(model, x, {**chosen, DESIGNED: designed}, target, n_samples, seed + r, batch_size)
-        own = own or fitted[DESIGNED]
+        again = {**chosen, DESIGNED: designed}
+        fitted = explained(model, x, again, target, n_samples, seed + r, batch_size) if r else first
         column = {"here": designed}
         frame = measured(model, x, fitted, column, target, n_samples, seed + r, batch_size=batch_size)
         frames.append(frame.assign(replicate=r))
-    assert own is not None
     table, gain = ranked(pd.concat(frames), level)
     best = table[table["method"] != DESIGNED]
     winner = None if bool((best["low"].iloc[1:] <= 0).any()) else str(best["method"].iloc[0])
-    return Recommendation(table, winner, own, gain, left_out, loss_name(loss), level)
+    return Recommendation(table, winner, first[DESIGNED], gain, left_out, loss_name(loss), level)
 
 
 def ranked(frame: pd.DataFrame, level: float) -> tuple[pd.DataFrame, tuple[float, float, float]]:

@@ -121,7 +121,7 @@ def test_a_forest_has_no_gradients_and_the_result_says_what_is_left_out(x):
     gradients = {"Vanilla Gradients", "Gradient x Input", "SmoothGrad", "Integrated Gradients"}
     assert set(answer.left_out) == gradients
     assert set(answer.table["method"]) == {"LIME", "C-LIME", "KernelSHAP", "Occlusion", DESIGNED}
-    assert "Left out, for want of gradients: Vanilla Gradients" in str(answer)
+    assert "Left out: Vanilla Gradients" in str(answer)
 
 
 def test_the_interval_of_one_source_is_the_paired_t_test():
@@ -169,3 +169,12 @@ def test_bad_input_is_named(tanh_net, x):
         lx.recommend(tanh_net, x, where, methods=[lx.c_lime(), lx.c_lime()])
     with pytest.raises(ValueError, match=r"method 'designed for it': .*sigma has 3 entries"):
         lx.recommend(tanh_net, x, lx.Additive(lx.Normal(torch.ones(3))))
+
+
+def test_a_default_method_that_cannot_be_fitted_is_left_out_and_a_chosen_one_is_an_error(x):
+    far = 100 * x  # a width of 1 gives every mask but one no weight
+    answer = lx.recommend(lambda rows: rows.sum(1), far, lx.Additive(lx.Normal(0.5)), replicates=2, n_samples=100)
+    assert "width=1 is too narrow" in answer.left_out["LIME"]
+    assert "LIME" not in set(answer.table["method"])
+    with pytest.raises(ValueError, match="width=1 is too narrow"):
+        lx.recommend(lambda rows: rows.sum(1), far, lx.Additive(lx.Normal(0.5)), methods=[lx.lime()], n_samples=100)

@@ -98,8 +98,8 @@ def recommend(
 
     Main arguments:
         neighbourhood: where the explanation should hold.
-        methods: existing methods to choose from; by default those of the paper's eight that can explain the model; without
-            gradients some cannot, on unscaled data LIME's width of 1 is too narrow: `left_out` says why.
+        methods: existing methods to choose from; by default those of the paper's eight that can explain the model:
+            without gradients some cannot, on unscaled data LIME's width of 1 is too narrow. `left_out` says why.
 
     Other arguments:
         n_samples: draws per fit and per evaluation, made anew for each of `replicates` seeds.

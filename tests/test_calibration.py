@@ -206,7 +206,9 @@ def test_global_random_state_plays_no_part_in_what_follows_a_fit():
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("surrogate", [lx.Sparse(3), lx.Logistic(), lx.Constrained(lambda w, _: [w >= 0])], ids=repr)
+@pytest.mark.parametrize(
+    "surrogate", [lx.Sparse(3), lx.Logistic(), lx.Constrained(lambda w, _: [w >= 0])], ids=lambda s: type(s).__name__
+)
 def test_an_instance_does_not_depend_on_the_others_whatever_the_surrogate(surrogate):
     """Neighbours replaced by others far away; the eight methods are in test_models."""
     method = lx.Method("", lx.Additive(lx.Normal(SIGMA)), lx.SquaredError(), surrogate)

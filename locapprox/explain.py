@@ -11,6 +11,9 @@ from locapprox.explanation import Explanation
 from locapprox.method import Method
 from locapprox.models import Array, Scores, Target, as_tensor, evaluation_mode, missing, whole_number
 from locapprox.sampling import samples
+from locapprox.streaming import Fit
+
+PARTS = ("weights", "intercept", "standard_error", "loss", "constant_loss")
 
 
 def explain(
@@ -55,27 +58,16 @@ def explain(
         held = getattr(method.surrogate, "keeps_gradients", False) and method.loss.gradient > 0
         for sample in samples(method.neighbourhood, inputs, scores, n_samples, seed, "fit", bar, held):
             fits.append((sample.instances, method.surrogate.fit(sample, method.loss)))
-    d = max(fit.weights.shape[-1] for _, fit in fits)
-
-    def whole(name: str) -> Tensor:
-        """One tensor from all batches; NaN where an instance has fewer features."""
-        first = getattr(fits[0][1], name)
-        shape = (len(inputs), *first.shape[1:]) if first.ndim == 2 else (len(inputs), first.shape[1], d)
-        out = first.new_full(shape, torch.nan)
-        for instances, fit in fits:
-            part = getattr(fit, name)
-            out[(instances, slice(None), slice(part.shape[-1])) if part.ndim == 3 else instances] = part
-        return out if scores.several else out[:, 0]
-
-    weights = whole("weights")
+    whole = {name: joined(fits, name, len(inputs), scores.several) for name in PARTS}
+    d = whole["weights"].shape[-1]
     per_entry = getattr(method.neighbourhood, "features", None) is None and d == inputs[0].numel()
     layout = inputs.shape[1:] if per_entry else torch.Size([d])
     return Explanation(
-        weights=weights.unflatten(-1, layout),
-        intercept=whole("intercept"),
-        standard_error=whole("standard_error").unflatten(-1, layout),
-        loss=whole("loss"),
-        r2=1 - whole("loss") / whole("constant_loss"),
+        weights=whole["weights"].unflatten(-1, layout),
+        intercept=whole["intercept"],
+        standard_error=whole["standard_error"].unflatten(-1, layout),
+        loss=whole["loss"],
+        r2=1 - whole["loss"] / whole["constant_loss"],
         degrees=fits[0][1].degrees,
         x=inputs,
         method=method.name,
@@ -93,6 +85,16 @@ def explain(
         link=getattr(method.surrogate, "link", "identity"),
         source=(method, model, x, target, batch_size),
     )
+
+
+def joined(fits: list[tuple[Tensor, Fit]], name: str, n: int, several: bool) -> Tensor:
+    """One tensor from the fits of all batches of instances; NaN where an instance has fewer features than another."""
+    parts = [(instances, getattr(fit, name)) for instances, fit in fits]
+    shape = torch.Size(max(part.shape[axis] for _, part in parts) for axis in range(1, parts[0][1].ndim))
+    out = parts[0][1].new_full((n, *shape), torch.nan)
+    for instances, part in parts:
+        out[(instances, *(slice(size) for size in part.shape[1:]))] = part
+    return out if several else out[:, 0]
 
 
 def explain_mean(

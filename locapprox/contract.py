@@ -74,11 +74,19 @@ def _check_randomness(neighbourhood: Neighbourhood, draw: Draw, x: Tensor, n: in
     agrees = alone.xi.shape == first.shape and torch.allclose(alone.xi, first, equal_nan=True)
     if draw.xi.ndim == 2:
         require(agrees, "a draw (n, d) shared by all instances must not depend on x; give (b, n, d) if it does")
-    if not getattr(neighbourhood, "whole_budget", False) and draw.fixed < draw.xi.shape[-2]:
+    whole = getattr(neighbourhood, "whole_budget", False)
+    if not whole and draw.fixed < draw.xi.shape[-2]:
         rng = torch.Generator(x.device).manual_seed(0)
         one, two = neighbourhood.draw(x, n, rng).xi, neighbourhood.draw(x, n, rng).xi
         fresh = one.shape != two.shape or not torch.equal(one, two)
         require(fresh, "a second draw from one generator must be fresh; set whole_budget = True if there is only one")
+
+    if not whole and not hasattr(neighbourhood, "stream"):  # draws come in blocks, which must add up
+        require(draw.fixed in (0, draw.xi.shape[-2]), "a draw that is partly fixed must say whole_budget = True")
+        finite = draw.weight[draw.weight.isfinite()]
+        more = drawn(neighbourhood, x, 4 * n, seed=0).weight
+        ratio = float(more[more.isfinite()].double().mean() / finite.double().mean()) if finite.numel() else 1.0
+        require(not 0.2 < ratio < 0.3, "weights must not shrink as n grows (no 1/n), or say whole_budget = True")
 
 
 def _check_place(neighbourhood: Neighbourhood, draw: Draw, x: Tensor) -> None:

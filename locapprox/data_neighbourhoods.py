@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from locapprox.distributions import Draw
-from locapprox.models import whole_number
+from locapprox.models import as_tensor, whole_number
 from locapprox.neighbourhoods import Additive
 
 
@@ -23,6 +23,7 @@ class NearestPoints:
     whole_budget = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "data", as_tensor(self.data, None))
         if whole_number(self.k, "k") > len(self.data):
             raise ValueError(f"k must be between 1 and the number of points, {len(self.data)}; got {self.k}")
 
@@ -33,8 +34,10 @@ class NearestPoints:
             raise ValueError("data has NaN or infinite values; leave those points out or fill them in")
 
     def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
-        points, at = torch.as_tensor(self.data).to(x).flatten(1), x.flatten(1)
-        nearest = torch.cdist(at, points).topk(self.k, largest=False).indices
+        points, at = self.data.to(x).flatten(1), x.flatten(1)
+        exact = "donot_use_mm_for_euclid_dist"  # a matrix product would cancel
+        distance = torch.cdist(at.double(), points.double(), compute_mode=exact)
+        nearest = distance.topk(self.k, largest=False).indices
         return Draw(points[nearest] - at[:, None], at.new_ones(self.k, dtype=torch.float64), fixed=self.k)
 
     place = Additive.place
@@ -68,7 +71,7 @@ class LimeTabular:
 
     @classmethod
     def of_data(cls, data: Tensor, width: float | None = None, around_instance: bool = False) -> "LimeTabular":
-        rows = torch.as_tensor(data)
+        rows = as_tensor(data, None)
         scale = rows.std(0, correction=0)
         return cls(rows.mean(0), torch.where(scale > 0, scale, 1.0), width, around_instance)
 

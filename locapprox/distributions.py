@@ -85,7 +85,7 @@ class CorrelatedNormal:
     @classmethod
     def of_data(cls, data: Tensor, scale: float = 1.0) -> "CorrelatedNormal":
         """scale² times the covariance of a data set (rows), which must have more rows than entries."""
-        rows = torch.as_tensor(data).flatten(1).double()
+        rows = (data if isinstance(data, Tensor) else torch.from_numpy(np.array(data, float))).flatten(1).double()
         return cls(scale**2 * torch.cov(rows.mT).reshape(rows.shape[1], -1))
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:

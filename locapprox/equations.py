@@ -52,6 +52,7 @@ class NormalEquations:
         if bool(self.g0[i].isnan().any()):
             self.g0[i] = gradient[:, :, 0]
         # Within a block in the model's precision: what is summed is the spread about g₀, so nothing is lost.
+        gradient = gradient.float() if gradient.element_size() < 4 else gradient
         about, sets = gradient - self.g0[i][:, :, None].to(gradient.dtype), weight.shape[1]
         square = about.square()
         rows = weight if unit is None else torch.cat([weight, weight[:, :1].square()], dim=1)

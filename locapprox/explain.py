@@ -36,8 +36,8 @@ def explain(
         n_samples: draws per instance. Occlusion and point masses ignore it; KernelSHAP enumerates if it is ≥ 2ᵈ.
 
     Other arguments:
-        target: which of several outputs: an int, one int per instance, a range (several at once), or a function from
-            the outputs to one score per row.
+        target: which of several outputs: an int, one int per instance (a list or array), a range (several at once), or
+            a function from the outputs to one score per row.
         seed: of the draw, which all instances share unless the neighbourhood draws per instance.
         batch_size: rows per model call; by default about 2¹⁷ numbers on a CPU.
         progress: show a bar if it takes longer than two seconds.
@@ -51,8 +51,9 @@ def explain(
     n_samples, seed = whole_number(n_samples, "n_samples"), whole_number(seed, "seed", least=0)
     batch_size = None if batch_size is None else whole_number(batch_size, "batch_size")
     names = [str(c) for c in x.columns] if isinstance(x, pd.DataFrame) else None
-    inputs = check_instances(as_tensor(x, model), names, method)
-    with evaluation_mode(model), tqdm(desc=method.name, unit="row", delay=2, disable=not progress, leave=False) as bar:
+    bar = tqdm(desc=method.name, unit="row", delay=2, disable=not progress, leave=False)
+    with torch.inference_mode(False), evaluation_mode(model), bar:
+        inputs = check_instances(as_tensor(x, model), names, method)
         scores = Scores(model, inputs, x, target, batch_size)
         fits = []
         held = getattr(method.surrogate, "keeps_gradients", False) and method.loss.gradient > 0
@@ -68,7 +69,7 @@ def explain(
         standard_error=whole["standard_error"].unflatten(-1, layout),
         loss=whole["loss"],
         r2=1 - whole["loss"] / whole["constant_loss"],
-        degrees=fits[0][1].degrees,
+        degrees=min(fit.degrees for _, fit in fits),
         x=inputs,
         method=method.name,
         feature_names=names if per_entry else None,

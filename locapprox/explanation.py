@@ -2,7 +2,7 @@
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from locapprox.distributions import Draw
 from locapprox.evaluate import LINKS, mean_loss
-from locapprox.models import Scores, evaluation_mode, whole_number
-from locapprox.neighbourhoods import Neighbourhood
+from locapprox.models import Array, Scores, as_tensor, evaluation_mode, whole_number
+from locapprox.neighbourhoods import Neighbourhood, stream
 from locapprox.sampling import generator, samples
 
 ARRAYS = ("weights", "intercept", "standard_error", "loss", "r2", "x")
@@ -77,21 +77,21 @@ class Explanation:
                 loss[i] = mean_loss(sample, some, intercept[i], method.loss, self.link)
         return loss.reshape(self.loss.shape)
 
-    def predict(self, inputs: Tensor | np.ndarray) -> Tensor:
+    def predict(self, inputs: Array) -> Tensor:
         """The surrogate as a function of the input: one input (b, *shape) or n inputs (b, n, *shape) per instance.
 
         g(x′) = intercept + s · (x′ − o). Additive: s = w, o = x₀. Multiplicative: o = b, and a feature's weight becomes
         the least-norm slope s_j = w_g (x₀ − b)_j / Σ_{k∈g} (x₀ − b)_k² of its entries (0 where x₀ = b), so that
         g(x_ξ) = w · ξ + intercept.
         """
-        x = torch.as_tensor(inputs).to(self.weights)
+        x = (inputs if isinstance(inputs, Tensor) else as_tensor(inputs, None)).to(self.weights)
         one = x.ndim == self.x.ndim
         x = x.unsqueeze(1) if one else x
         if x.ndim != self.x.ndim + 1 or x.shape[0] != len(self.x) or x.shape[2:] != self.x.shape[1:]:
             shape = ", ".join(map(str, self.x.shape[1:]))
             raise ValueError(
                 f"inputs must be ({len(self.x)}, {shape}) or ({len(self.x)}, n, {shape}), one row of inputs per "
-                f"explained instance; got {tuple(torch.as_tensor(inputs).shape)}"
+                f"explained instance; got {tuple(np.shape(inputs))}"
             )
         slopes, origin = self._on_inputs()
         value = slopes.flatten(2) @ (x - origin.unsqueeze(1)).flatten(2).mT + self.intercept.reshape(len(x), -1, 1)
@@ -119,10 +119,11 @@ class Explanation:
         here = neighbourhood.at(self.x, one) if hasattr(neighbourhood, "at") else neighbourhood
         x, n = self.x[one], whole_number(self.settings["n_samples"] if n is None else n, "n")
         rng = generator(self.settings["seed"], here, "fit", self.x)
-        draw = here.draw(x, n, rng)
-        xi = draw.xi if draw.xi.ndim == 2 else draw.xi[0]
-        weight = draw.weight if draw.weight.ndim == 1 else draw.weight[0]
-        return replace(draw, xi=xi, weight=weight), here.place(x, xi)[0]
+        draws = list(stream(here, x, n, rng))
+        xi = torch.cat([draw.xi.flatten(0, -2) for draw in draws])
+        weight = torch.cat([draw.weight.flatten() for draw in draws])
+        fixed, last = sum(draw.fixed for draw in draws), draws[-1]
+        return Draw(xi, weight, unit=last.unit, fixed=fixed, coarse=last.coarse), here.place(x, xi)[0]
 
     def plot_points(
         self, instance: int = 0, features: tuple[int, int] = (0, 1), n: int = 500, ax: Axes | None = None
@@ -185,7 +186,8 @@ class Explanation:
             "per_entry": self.per_entry,
             "link": self.link,
         }
-        arrays = {name: getattr(self, name).cpu().numpy() for name in ARRAYS}
+        x = self.x.float() if self.x.dtype == torch.bfloat16 else self.x  # numpy has no bfloat16
+        arrays: dict[str, Any] = {name: (x if name == "x" else getattr(self, name)).cpu().numpy() for name in ARRAYS}
         with suppress(ValueError):  # a placement that is not affine has no slopes on the input
             arrays["slopes"], arrays["origin"] = (t.cpu().numpy() for t in self._on_inputs())
         part = path.with_name(path.name + ".part.npz")

@@ -145,7 +145,7 @@ def evaluate(
     surrogates = [carried(e, column.neighbourhood, d) for e in explanations.values()]
     w, c = torch.stack([s[0] for s in surrogates], dim=1), torch.stack([s[1] for s in surrogates], dim=1)
     if intercept == "through_x":
-        at_x = scores.values(x.unsqueeze(1), torch.arange(len(x), device=x.device))[:, 0]
+        at_x = scores.values(x.unsqueeze(1).clone(), torch.arange(len(x), device=x.device))[:, 0]
         c = c + at_x - torch.stack([e.predict(x) for e in explanations.values()], dim=1)
     keys = ("error", "optimum", "regret", "violation", "r2", "constant")
     table = {key: torch.full_like(c, torch.nan) for key in keys}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from sklearn.base import ClassifierMixin
 from torch import Tensor, nn
 
 from locapprox.notices import warn
@@ -38,14 +39,15 @@ def as_tensor(x: Array, model: Any) -> Tensor:
         raise TypeError(f"x must hold numbers, got an array of dtype {x.dtype}; encode text, then x.astype(float)")
     if not isinstance(x, np.ndarray | Tensor):
         raise TypeError(f"x must be a tensor, an array or a DataFrame, got {type(x).__name__}")
-    tensor = x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
+    array = not isinstance(x, Tensor)
+    tensor = x.detach().clone() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
     if tensor.is_complex():
         raise TypeError("x must hold real numbers, got complex ones")
-    if not tensor.is_floating_point():
-        tensor = tensor.to(torch.get_default_dtype())
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    if parameter is not None and not isinstance(x, Tensor):
-        tensor = tensor.to(parameter.device, parameter.dtype)
+    if parameter is not None and (array or not tensor.is_floating_point()):
+        tensor = tensor.to(parameter.device if array else tensor.device, parameter.dtype)
+    elif not tensor.is_floating_point():
+        tensor = tensor.to(torch.float64 if array else torch.get_default_dtype())
     return tensor
 
 
@@ -173,6 +175,7 @@ class Scores:
                 ) from error
         if not out.is_floating_point() and not out.is_complex():
             out = out.to(rows.dtype)
+        out = out.reshape(1) if out.ndim == 0 and len(rows) == 1 else out
         out = out.unsqueeze(1) if out.ndim == 1 else out
         if out.ndim != 2 or len(out) != len(rows):
             raise ValueError(
@@ -188,7 +191,8 @@ class Scores:
         try:
             return self.call(rows)
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error):
+            words = ("out of memory", "not enough memory", "allocate memory")
+            if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in words):
                 raise MemoryError(f"out of memory on {len(rows)} rows: lower batch_size below that") from error
             raise ValueError(self._failure(rows, error)) from error
         except Exception as error:
@@ -252,10 +256,15 @@ def _caller(model: Any, example: Array) -> Callable[[Tensor], Any]:
         )
     if predict is None and isinstance(example, Tensor):
         return model
-    if predict is not None:  # as it was fitted
-        names = getattr(model, "feature_names_in_", None)
-    else:
-        names = example.columns if isinstance(example, pd.DataFrame) else None
+    names = example.columns if isinstance(example, pd.DataFrame) else None
+    if predict is not None:  # as it was fitted: on names, which scikit-learn checks against x's own, or on arrays
+        fitted = getattr(model, "feature_names_in_", None)
+        names = fitted if fitted is None or names is None else names
+        if getattr(model, "predict_proba", None) is None and isinstance(model, ClassifierMixin):
+            warn(
+                "this classifier has no predict_proba, so its labels are explained as numbers; pass "
+                "model.decision_function, or wrap it in CalibratedClassifierCV"
+            )
     function = predict or model
 
     def call(rows: Tensor) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from locapprox.distributions import Distribution, Draw, block_size
 from locapprox.kernels import ExponentialKernel
+from locapprox.notices import warn
 
 Features = Tensor | np.ndarray | Sequence[int]
 Baseline = float | Tensor | np.ndarray | Callable[[Tensor], Tensor]
@@ -137,7 +138,9 @@ class Multiplicative(_Placement):
         super().__post_init__()
         for name in ("baseline", "features") if self.features is not None else ("baseline",):
             given = getattr(self, name)
-            if not isinstance(given, Tensor | float | int) and not callable(given):
+            if isinstance(given, Tensor):
+                object.__setattr__(self, name, given.detach())
+            elif not isinstance(given, float | int) and not callable(given):
                 numbers = np.array(given)
                 if numbers.dtype.kind not in "biuf":
                     raise TypeError(f"{name} must hold numbers, got {given!r}")
@@ -156,6 +159,13 @@ class Multiplicative(_Placement):
         sample = base.ndim == x.ndim
         if callable(self.baseline) and base.shape != x.shape:
             raise ValueError(f"baseline(x) must have x's shape {tuple(x.shape)}, got {tuple(base.shape)}")
+        if callable(self.baseline) and not torch.equal(self.baseline(x[:1]).nan_to_num(), base[:1].nan_to_num()):
+            raise ValueError("baseline(x) must be the same each time, and for an instance alone as among others")
+        if base.shape == x.shape and len(x) > 1 and not callable(self.baseline):
+            warn(
+                "baseline has x's shape: it is taken as a background sample to average over, for every instance; for "
+                "one baseline per instance pass a function of x"
+            )
         if base.ndim and tuple(base.shape[sample:]) != shape:
             raise ValueError(
                 f"baseline must be a number, one input of shape {shape}, a sample of inputs (m, …) or a function of x; "
@@ -187,7 +197,9 @@ class Multiplicative(_Placement):
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
         base = self._base(x).unsqueeze(1)  # (b or 1, 1, m, *input shape)
         lifted, inputs = self._lift(x, xi).unsqueeze(2), x[:, None, None]
-        if not bool(x.sum().isfinite()):  # 0 · NaN is NaN: a removed feature must not be touched
+        if self.removes_missing and not bool(
+            torch.isfinite(x).all()
+        ):  # 0 · NaN is NaN: a removed feature must not be touched
             placed = torch.where(lifted == 0, base, inputs)
         elif isinstance(self.baseline, int | float) and self.baseline == 0:
             placed = inputs * lifted
@@ -249,7 +261,7 @@ class Multiplicative(_Placement):
     def _base(self, x: Tensor) -> Tensor:
         """(b or 1, m, *input shape), with m = 1 unless the baseline is a background sample."""
         if callable(self.baseline):
-            return self.baseline(x).unsqueeze(1)
+            return self.baseline(x).to(x).unsqueeze(1)
         base = torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device)
         return base.unsqueeze(0) if base.ndim == x.ndim else base.expand(x.shape[1:])[None, None]
 

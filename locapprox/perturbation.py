@@ -109,7 +109,9 @@ def perturbation_test(
     rng = torch.Generator(inputs.device).manual_seed(seed)
     moved = torch.ones(len(inputs), d, dtype=torch.bool, device=inputs.device)
     if features is None:
-        moved = (replaced.place(inputs, inputs.new_zeros(1, d)) != inputs.unsqueeze(1)).reshape(-1, d)
+        there = replaced.place(inputs, inputs.new_zeros(1, d))[:, 0]
+        there = there if there.ndim > inputs.ndim else there.unsqueeze(1)  # a background sample has an axis of its own
+        moved = (there != inputs.unsqueeze(1)).any(1).reshape(-1, d)
     tied = ties == "average" and any(_tied(size, moved) for size in sizes.values())
     rounds = draws if replace == "noise" or tied else 1
     changes = torch.zeros(len(sizes), len(inputs), d, dtype=torch.float64, device=inputs.device)

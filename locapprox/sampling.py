@@ -66,12 +66,14 @@ def samples(
         rows, d = (len(probe.weight.flatten()) if whole else n), probe.xi.shape[-1]
         if bar is not None:
             bar.total = rows * len(x)
+        placed = one.place(x[batch[:1]], probe.xi[..., :1, :])
+        copies = placed.shape[2] if placed.ndim == x.ndim + 2 else 1
         numbers = scores.k * rows + 8 * scores.k * d + (d * d if probe.weight.ndim == 2 else 0)
         numbers += 4 * scores.k * rows * d if keeps_gradients else 0
         together = 1 if probe.xi.ndim == 3 else max(1, MEMORY // numbers)
         for instances in batch.to(x.device).split(together):
             here = _at(neighbourhood, x, instances)
-            yield Sample(here, x[instances], instances, scores, n, (rows, d), seed, role, bar)
+            yield Sample(here, x[instances], instances, scores, n, (rows, d, copies), seed, role, bar)
 
 
 def _at(neighbourhood: Neighbourhood, x: Tensor, instances: Tensor | slice) -> Neighbourhood:
@@ -90,7 +92,7 @@ class Sample:
         instances: Tensor,  # their places in the whole batch
         scores: Scores,
         n: int,
-        shape: tuple[int, int],
+        shape: tuple[int, int, int],
         seed: int,
         role: str,
         bar: tqdm | None = None,
@@ -98,7 +100,7 @@ class Sample:
         self.neighbourhood, self.x, self.instances, self.scores = neighbourhood, x, instances, scores
         self.n, self.seed, self.role, self.bar = n, seed, role, bar
         self.k = scores.k
-        rows, self.d = shape
+        rows, self.d, self.copies = shape  # of the draw, features, and inputs that the model is averaged over
         self.kept: list[Block] = []  # the whole draw if it is one block: the second pass need not repeat it
         self.keep_outputs = len(x) * scores.k * rows <= MEMORY
 
@@ -145,17 +147,19 @@ class Sample:
     def values(self, block: Block) -> tuple[Tensor, Tensor]:
         """The model at the block's rows to interpolate (b, k, e) and to fit (b, k, n)."""
         xi = torch.cat([block.exact, block.xi]) if len(block.exact) else block.xi
-        y = xi.new_empty(len(self.x), self.k, len(xi))
+        y = None  # in the model's own precision, which may be more than x's
         for i, rows in self._chunks(len(xi), 1):
             place, x, instances = self._placing(i)
-            y[i, :, rows] = self.scores.values(_one_each(place(x, xi[rows]), xi[rows]), instances)
-        e = len(block.exact)
-        return y[..., :e], y[..., e:]
+            part = self.scores.values(_one_each(place(x, xi[rows]), xi[rows]), instances)
+            y = part.new_empty(len(self.x), self.k, len(xi)) if y is None else y
+            y[i, :, rows] = part
+        y = xi.new_empty(len(self.x), self.k, 0) if y is None else y
+        return y[..., : len(block.exact)], y[..., len(block.exact) :]
 
     def gradients(self, block: Block, sink: GradientSink) -> tuple[Tensor, Tensor]:
         """As `values`; hands ∇_ξ of the rows to fit, (b, k, n, d) in chunks of instances × rows, to `sink`."""
-        y = block.xi.new_empty(len(self.x), self.k, len(block.xi))
-        at_exact = block.xi.new_empty(len(self.x), self.k, len(block.exact))
+        y = torch.empty(len(self.x), self.k, len(block.xi), dtype=self.dtype, device=self.x.device)
+        at_exact = torch.empty(len(self.x), self.k, len(block.exact), dtype=self.dtype, device=self.x.device)
         for i, rows in self._chunks(len(block.xi), block.unit, block.fixed):
             place, x, instances = self._placing(i)
             xi = block.xi[rows].expand(len(x), -1, -1)
@@ -184,7 +188,7 @@ class Sample:
 
     def _chunks(self, n: int, unit: int, fixed: int = 0) -> Iterator[tuple[slice, slice]]:
         """Instances × rows for one model call each: whole units, `rows_per_call` rows or just under."""
-        per_call = max(unit, self.scores.rows_per_call)
+        per_call = max(unit, self.scores.rows_per_call // self.copies)
         edges = [0] if fixed in (0, n) else [0, fixed]
         for first, last in zip(edges, [*edges[1:], n], strict=True):
             step = max(unit, min(per_call, last - first) // unit * unit)

@@ -68,8 +68,10 @@ class StreamedFit:
         everything = torch.eye(sets, dtype=self.sample.dtype, device=exact.device)[:1]
         self.check_weights(everything, len(exact))
         self.check_resolution(everything)
+        shrunk = False
         if self.too_few(exact):
             theta, inverse = self.equations.shrink(everything, exact, target, self.rows / self.unit)
+            shrunk = True
         else:
             theta, inverse = self.solver(self.equations, everything, exact, target)
         degrees = float(max(1, self.units - 1)) if self.units else torch.inf
@@ -79,7 +81,7 @@ class StreamedFit:
             loss = self.equations.loss_of(theta, everything)
         elif self.by_groups:
             variance, extra, groups = self.delete_groups(theta, exact, target, everything)
-            error, degrees = variance.sqrt(), groups - 1.0
+            error, degrees = variance.sqrt(), groups - 1.0 if groups > 1 else torch.inf
             loss = self.equations.loss_of(theta, everything) + 2 * extra
         elif inverse is None:
             variance = self.equations.mean_gradient_variance(everything) * (theta[..., : self.sample.d] != 0)
@@ -87,6 +89,7 @@ class StreamedFit:
             loss = self.equations.loss_of(theta, everything) + 2 * self.loss.gradient * variance.sum(-1)
         else:
             error, loss = self.leave_out(theta, inverse)
+            error = torch.full_like(error, torch.nan) if shrunk else error
             if self.units * self.unit == self.rows:
                 degrees = float(max(1, self.rows - theta.shape[-1]))
         d = theta.shape[-1] - self.intercept
@@ -99,6 +102,8 @@ class StreamedFit:
             if len(block.exact) and self.loss.gradient and not self.nested:
                 self.by_groups = True
             X, weight = design(block.xi, self.intercept, self.sample.dtype), self.weightings(block)
+            if self.loss.gradient and len(block.exact) and len(block.xi) == 0:
+                raise ValueError("gradient matching has no rows here: this draw only has rows to interpolate")
             if self.loss.gradient:
                 exact_y, y = self.sample.gradients(block, partial(self.take, block, weight))
             else:
@@ -169,10 +174,10 @@ class StreamedFit:
             return False
         rank = int(torch.linalg.matrix_rank(exact)) if len(exact) else 0
         needed = self.unit * (min(self.most or self.sample.d, self.sample.d) + self.intercept - rank)
-        if self.rows >= 2 * needed:
+        if self.rows >= 2 * needed or self.rows - self.units * self.unit >= needed:
             return False
         shrink = self.solver is NormalEquations.solve and not self.by_groups
-        how = "The fit is shrunk (ridge by generalised cross-validation; its bias is not in the standard errors). "
+        how = "The fit is shrunk (ridge by generalised cross-validation) and its standard errors are unknown: NaN. "
         warn(
             f"n_samples is small: {self.rows} rows for weights that {needed} would just determine. {how * shrink}Use "
             f"n_samples ≥ {2 * needed + len(exact)}, or fewer features"
@@ -188,7 +193,7 @@ class StreamedFit:
         used = [j for j in range(2, 2 + GROUPS) if bool((weight[:, j] > 0).all())]
         if len(used) < 2:
             unknown = torch.nan if self.units else 0.0
-            return torch.full_like(theta, unknown), torch.full_like(theta[..., 0], unknown), 2
+            return torch.full_like(theta, unknown), torch.full_like(theta[..., 0], unknown), 0
         solutions = []
         for j in used:
             factor = sampled / (sampled - weight[:, j])
@@ -228,7 +233,8 @@ class StreamedFit:
             if block.fixed:
                 enumerated, rest = True, rest[..., : block.fixed]
                 total += (weight[:, None, : block.fixed] * rest.square()).sum(-1)
-        if enumerated and self.units:
+        if enumerated and self.units:  # of one unit nothing is known
             second = (second - first.square() / self.units) * ((self.units - 1) / self.units)
+            second = second if self.units > 1 else torch.full_like(second, torch.nan)
         mean = torch.where(total > weights[:, None] * nothing.square(), total / weights[:, None], 0.0)
         return second.clamp_min(0).sqrt().reshape(shape), self.loss.value * mean.reshape(shape[:2])

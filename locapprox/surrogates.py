@@ -126,7 +126,7 @@ class Constrained:
             values, vectors = torch.linalg.eigh(reduced[i % len(gram)])
             root.value = ((values / values[-1]).clamp_min(0).sqrt() * vectors).mT.cpu().numpy()
             pull.value, offset.value = (right[i, j] / values[-1]).cpu().numpy(), start[i, j].cpu().numpy()
-            problem.solve(solver=cp.CLARABEL)
+            problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
             if free.value is None:
                 raise ValueError(f"the constraints and the rows to interpolate cannot all be met ({problem.status})")
             out[i, j] = torch.from_numpy(theta.value).to(out)

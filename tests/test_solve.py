@@ -160,15 +160,13 @@ def test_few_rows_are_ridge_by_generalised_cross_validation(given, n, per_instan
         _, t, best = min(tried, key=lambda one: one[0])
         torch.testing.assert_close(theta_of(e)[i], best, rtol=1e-5, atol=1e-6)
         if n > 5:  # leaving out is exact at that λ
-            left_out, delta = torch.empty(n, dtype=F64), []
+            left_out = torch.empty(n, dtype=F64)
             for r in range(n):
                 rows = gram - w[r] * torch.outer(X[r], X[r]) + t * unit * penalty
                 refit = torch.linalg.solve(rows, X.mT @ (w * y) - X[r] * w[r] * y[r])
                 left_out[r] = y[r] - X[r] @ refit
-                delta.append(refit - best)
             torch.testing.assert_close(e.loss[i], (w * left_out**2).sum() / w.sum(), rtol=1e-5, atol=0)
-            error = torch.stack(delta).square().sum(0).sqrt()
-            torch.testing.assert_close(e.standard_error[i], error[:4], rtol=1e-5, atol=0)
+        assert bool(e.standard_error[i].isnan().all())  # ridge has a bias that nobody knows
 
 
 def test_badly_scaled_features_are_no_rank_loss(given):

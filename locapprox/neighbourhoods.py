@@ -197,9 +197,8 @@ class Multiplicative(_Placement):
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
         base = self._base(x).unsqueeze(1)  # (b or 1, 1, m, *input shape)
         lifted, inputs = self._lift(x, xi).unsqueeze(2), x[:, None, None]
-        if self.removes_missing and not bool(
-            torch.isfinite(x).all()
-        ):  # 0 · NaN is NaN: a removed feature must not be touched
+        missing = self.removes_missing and not bool(torch.isfinite(x).all())
+        if missing:  # 0 · NaN is NaN: a removed feature must not be touched
             placed = torch.where(lifted == 0, base, inputs)
         elif isinstance(self.baseline, int | float) and self.baseline == 0:
             placed = inputs * lifted

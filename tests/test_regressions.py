@@ -1,0 +1,126 @@
+"""Mistakes that were once made, each with the number that gave it away."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LinearRegression
+from sklearn.svm import SVC
+
+import locapprox as lx
+
+
+def squares(rows):
+    return (rows**2).sum(1)
+
+
+def test_columns_of_a_frame_are_matched_by_name():
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 2)), columns=["a", "b"])
+    model = LinearRegression().fit(table, 10 * table["a"])
+    with pytest.raises(ValueError, match=r"model failed.*feature names"):
+        lx.explain(model, table[["b", "a"]][:1], lx.occlusion())
+
+
+def test_outputs_keep_the_models_precision():
+    def model(rows):
+        return 1e9 + rows.astype(float).sum(1) + rows[:, 0] * rows[:, 1] * 0.5
+
+    e = lx.explain(model, np.array([[3, 4, 5]]), lx.kernel_shap(), n_samples=8)
+    np.testing.assert_allclose(e.weights.numpy(), [[6, 7, 5]], atol=1e-5)
+    e = lx.explain(lambda rows: 1e6 + rows.double().sum(1), torch.full((1, 3), 0.3), lx.kernel_shap(), n_samples=8)
+    np.testing.assert_allclose(e.weights.numpy(), np.full((1, 3), 0.3), atol=1e-6)
+
+
+def test_a_baseline_of_the_batch_is_refused():
+    x = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
+    with pytest.raises(ValueError, match="for an instance alone as among others"):
+        lx.explain(squares, x, lx.occlusion(baseline=lambda x: x.mean(0).expand_as(x)))
+    with pytest.raises(ValueError, match="the same each time"):
+        lx.explain(squares, x, lx.occlusion(baseline=torch.randn_like))
+    with pytest.warns(UserWarning, match="background sample"):
+        lx.explain(squares, x, lx.occlusion(baseline=x / 2))
+
+
+def test_a_fit_that_is_shrunk_claims_no_error():
+    x = torch.arange(1.0, 7.0, dtype=torch.float64)[None]
+    with pytest.warns(UserWarning, match="standard errors are unknown"):
+        e = lx.explain(squares, x, lx.kernel_shap(), n_samples=10)
+    assert bool(e.standard_error.isnan().all())
+
+
+def test_nearest_points_are_the_nearest():
+    data = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) + 2000
+    x = data[:2] + 0.01
+    draw = lx.NearestPoints(data, 5).draw(x, 1, torch.Generator())
+    for i in range(2):
+        distance = np.sort(np.linalg.norm(data.double().numpy() - x[i].double().numpy(), axis=1))[:5]
+        np.testing.assert_allclose(np.sort(draw.xi[i].norm(dim=-1).numpy()), distance, rtol=1e-3)
+
+
+class InBlocks:
+    """A custom neighbourhood whose draws depend on how many are asked for."""
+
+    def __init__(self, weigh=torch.ones, fixed=0):
+        self.weigh, self.fixed = weigh, fixed
+
+    def draw(self, x, n, rng):
+        size = torch.rand(n, 1, generator=rng, dtype=x.dtype)
+        xi = torch.randn(n, x.shape[1], generator=rng, dtype=x.dtype) * size
+        return lx.Draw(xi, self.weigh(n), fixed=self.fixed)
+
+    def place(self, x, xi):
+        return x[:, None] + xi
+
+
+def test_points_are_what_the_model_saw():
+    seen, x = [], torch.ones(1, 2, dtype=torch.float64)
+    e = lx.explain(
+        lambda rows: (seen.append(rows), squares(rows))[1], x, lx.Method("", InBlocks(), lx.SquaredError()), 2500
+    )
+    assert {tuple(row) for row in e.points()[1].tolist()} <= {tuple(row) for row in torch.cat(seen).tolist()}
+
+
+def test_a_draw_that_does_not_add_up_over_blocks_breaks_the_contract():
+    x = torch.ones(2, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="weights must not shrink"):
+        lx.check_neighbourhood(InBlocks(lambda n: torch.full((n,), 1 / n)), x)
+    with pytest.raises(ValueError, match="partly fixed"):
+        lx.check_neighbourhood(InBlocks(fixed=1), x)
+
+
+def test_x_is_copied():
+    x = torch.ones(1, 3, dtype=torch.float64)
+    e = lx.explain(lambda rows: rows.mul_(2).sum(1), x, lx.c_lime())
+    assert torch.equal(x, torch.ones(1, 3, dtype=torch.float64))
+    before = e.predict(x.clone())
+    x.add_(5)
+    assert torch.equal(before, e.predict(torch.ones(1, 3, dtype=torch.float64)))
+
+
+def test_batch_size_counts_the_inputs_of_a_background_sample():
+    sizes, x = [], np.random.default_rng(0).normal(size=(3, 4))
+    background = np.random.default_rng(1).normal(size=(20, 4))
+    model = lambda rows: (sizes.append(len(rows)), rows.sum(1))[1]  # noqa: E731
+    lx.explain(model, x, lx.kernel_shap(baseline=background), batch_size=50)
+    assert max(sizes) <= 50
+
+
+def test_inference_mode_outside_does_not_matter():
+    net = torch.nn.Linear(3, 1).eval()
+    with torch.inference_mode():
+        e = lx.explain(net, torch.ones(1, 3), lx.smoothgrad())
+    torch.testing.assert_close(e.weights, net.weight.detach().double(), rtol=1e-6, atol=0)
+
+
+def test_a_classifier_of_labels_is_pointed_out():
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    model = SVC().fit(x, (x[:, 0] > 0).astype(int))
+    with pytest.warns(UserWarning, match="decision_function"):
+        lx.explain(model, x[:1], lx.occlusion())
+
+
+def test_half_precision_sums_do_not_overflow():
+    x = torch.tensor([[2.0, 1.0]])
+    model = lambda rows: 200 * (rows**2).sum(1)  # noqa: E731
+    full, half = (lx.explain(model, v, lx.smoothgrad(1.0)).weights for v in (x, x.half()))
+    torch.testing.assert_close(half, full, rtol=0.1, atol=30.0)

@@ -29,7 +29,7 @@ other: C-LIME and SmoothGrad (Stein's lemma), on linear models all methods with 
 
 
 def main(out: Path = Path("results/paper"), jobs: int = 2, force: bool = False) -> None:
-    """Experiment 1 and theorem 3 of Han et al. (2022): about six minutes on two cores."""
+    """Experiment 1 and theorem 3 of Han et al. (2022): about five minutes on two cores."""
     run_all([*CONFIGS, *NO_FREE_LUNCH], out, jobs, force)
 
 

@@ -39,7 +39,7 @@ def explain(
         target: which of several outputs: an int, one int per instance (a list or array), a range (several at once), or
             a function from the outputs to one score per row.
         seed: of the draw, which all instances share unless the neighbourhood draws per instance.
-        batch_size: rows per model call; by default about 2¹⁷ numbers on a CPU.
+        batch_size: rows per model call; by default up to 16,384, fewer where an input has many entries.
         progress: show a bar if it takes longer than two seconds.
 
     Raises:

@@ -56,7 +56,7 @@ class Explanation:
         )
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Bounds that cover each weight's expectation with the given probability (normal, or t after groups)."""
+        """Bounds that cover each weight's expectation with the given probability (Student's t with `degrees`)."""
         if not isinstance(level, Real) or not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level!r}")
         quantile = float(stats.t.ppf((1 + level) / 2, self.degrees))

@@ -241,10 +241,8 @@ class ShapleyMasks:
             outer = twice * size_weight[size - 1]
             if left * outer / size_weight[size - 1 : d - size].sum() < count * (1 - 1e-8):
                 break
-            chosen = itertools.combinations(range(d), size)
-            while rows := list(itertools.islice(chosen, half)):
-                xi = torch.zeros(len(rows), d).scatter_(1, torch.tensor(rows), 1.0)
-                xi = torch.cat([xi, 1 - xi]) if twice == 2 else xi
+            few = count <= block_size(d)
+            for xi in _coalitions(d, size) if few else _of_size(d, size):
                 yield _masks(xi, outer / count, rng, dtype, fixed=len(xi))
             left -= count
             size += 1
@@ -260,6 +258,19 @@ class ShapleyMasks:
             xi = (u <= u.sort(dim=1).values.gather(1, k[:, None] - 1)).to(dtype)
             xi = torch.stack([xi, 1 - xi], dim=1).reshape(-1, d)
             yield _masks(xi, inner.sum() / (2 * pairs), rng, dtype, unit=2)
+
+
+def _of_size(d: int, size: int) -> Iterator[Tensor]:
+    """All masks with `size` or d − size ones, in blocks."""
+    chosen = itertools.combinations(range(d), size)
+    while rows := list(itertools.islice(chosen, block_size(d) // 2)):
+        xi = torch.zeros(len(rows), d).scatter_(1, torch.tensor(rows), 1.0)
+        yield xi if 2 * size == d else torch.cat([xi, 1 - xi])
+
+
+@lru_cache(maxsize=16)
+def _coalitions(d: int, size: int) -> list[Tensor]:
+    return list(_of_size(d, size))
 
 
 def _masks(xi: Tensor, weight: float, rng: torch.Generator, dtype: torch.dtype, unit: int = 1, fixed: int = 0) -> Draw:

@@ -1,5 +1,6 @@
 """A model, whatever it is, as scores: (rows, *input shape) -> (rows, k), and their gradients by autograd."""
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -183,7 +184,7 @@ class Scores:
             )
         if out.is_complex():
             raise TypeError("the model must return real numbers, got complex ones")
-        if not bool(torch.isfinite(out).all()):
+        if not all_finite(out):
             raise ValueError(f"the model returned NaN or infinite values near the explained inputs{self.holes}")
         return self._pick(out, instances)
 
@@ -237,6 +238,11 @@ class Scores:
                 "outputs at once use a range"
             )
         return columns.reshape(-1, 1)
+
+
+def all_finite(values: Tensor) -> bool:
+    """One sum settles it nearly always (NaN and infinity stay); it may overflow, so then every value is looked at."""
+    return math.isfinite(float(values.detach().sum())) or bool(torch.isfinite(values).all())
 
 
 def _named(error: Exception) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from locapprox.distributions import Distribution, Draw, block_size
 from locapprox.kernels import ExponentialKernel
+from locapprox.models import all_finite
 from locapprox.notices import warn
 
 Features = Tensor | np.ndarray | Sequence[int]
@@ -195,15 +196,13 @@ class Multiplicative(_Placement):
                 )
 
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
+        missing = self.removes_missing and not all_finite(x)
+        if isinstance(self.baseline, int | float) and self.baseline == 0 and not missing:
+            return x.unsqueeze(1) * self._lift(x, xi)
         base = self._base(x).unsqueeze(1)  # (b or 1, 1, m, *input shape)
         lifted, inputs = self._lift(x, xi).unsqueeze(2), x[:, None, None]
-        missing = self.removes_missing and not bool(torch.isfinite(x).all())
-        if missing:  # 0 · NaN is NaN: a removed feature must not be touched
-            placed = torch.where(lifted == 0, base, inputs)
-        elif isinstance(self.baseline, int | float) and self.baseline == 0:
-            placed = inputs * lifted
-        else:
-            placed = torch.addcmul(base, inputs - base, lifted)
+        # 0 · NaN is NaN: a removed feature that is missing must not be touched
+        placed = torch.where(lifted == 0, base, inputs) if missing else torch.addcmul(base, inputs - base, lifted)
         return placed.squeeze(2) if base.shape[2] == 1 else placed
 
     def batches(self, x: Tensor) -> list[Tensor]:
@@ -276,7 +275,7 @@ class Multiplicative(_Placement):
         removed = (1 - xi).square()
         if self.kernel is not None and self.kernel.measured_in == "xi":
             return removed.sum(-1).expand(len(x), -1)
-        if not bool(torch.isfinite(x).all()):
+        if not all_finite(x):
             raise ValueError('x has NaN or infinite values, so the kernel has no distance in x: use measured_in="xi"')
         gap = x.double().unsqueeze(1) - self._base(x).double()
         return self._group_sum(x, gap.square().mean(1)) @ removed.mT

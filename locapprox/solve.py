@@ -9,7 +9,9 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
+_PAIRS = WeakIdKeyDictionary()
 PAIRS_UP_TO = 64  # unknowns up to which per-instance Gram matrices come from one product with all feature pairs
 
 
@@ -44,12 +46,18 @@ def quadratic(X: Float[Tensor, "n p"], M: Float[Tensor, "g p p"]) -> Float[Tenso
 
 
 def _pairs(X: Float[Tensor, "n p"]) -> Float[Tensor, "pairs n"]:
-    """x_i x_j for i ≤ j, a row for each: with it, Gram matrices for many weights are one matrix product."""
+    """x_i x_j for i ≤ j, a row for each: with it, Gram matrices for many weights are one matrix product.
+
+    Kept as long as X is: a fit asks three times.
+    """
+    if X in _PAIRS:
+        return _PAIRS[X]
     n, p = X.shape
     columns, out, start = X.mT.contiguous(), X.new_empty(p * (p + 1) // 2, n), 0
     for i in range(p):
         torch.mul(columns[i:], columns[i], out=out[start : start + p - i])
         start += p - i
+    _PAIRS[X] = out
     return out
 
 
@@ -175,9 +183,10 @@ def leave_out(
         return rest / (1 - weight * quadratic(X, inverse)).clamp_min(1e-12)[:, None]
     rows = X.unflatten(0, (-1, unit))
     hat = rows @ inverse[:, None] @ rows.mT * weight.unflatten(-1, (-1, unit))[:, :, None]
-    grown = torch.linalg.inv(torch.eye(unit, dtype=X.dtype, device=X.device) - hat)[:, None]  # (g, 1, units, u, u)
-    parts = rest.unflatten(-1, (-1, unit))
-    left_out = [sum(grown[..., a, c] * parts[..., c] for c in range(unit)) for a in range(unit)]
+    grown = torch.linalg.inv(torch.eye(unit, dtype=X.dtype, device=X.device) - hat)
+    grown = grown.permute(2, 3, 0, 1).unsqueeze(3).contiguous()  # (u, u, g, 1, units)
+    parts = _by_place(rest, unit)
+    left_out = [sum(grown[a, c] * parts[c] for c in range(unit)) for a in range(unit)]
     return torch.stack(left_out, dim=-1).flatten(-2)
 
 
@@ -192,8 +201,13 @@ def shifts(
     second = torch.zeros_like(first)
     for g, m in enumerate(inverse):
         of = slice(None) if len(inverse) == 1 else slice(g, g + 1)
-        rows, parts = (X @ m).unflatten(0, (-1, unit)), pull[of].unflatten(-1, (-1, unit))
+        rows, parts = (X @ m).unflatten(0, (-1, unit)), _by_place(pull[of], unit)
         for a in range(unit):
             for c in range(a, unit):
-                second[of] += (1 if a == c else 2) * (parts[..., a] * parts[..., c]) @ (rows[:, a] * rows[:, c])
+                second[of] += (1 if a == c else 2) * (parts[a] * parts[c]) @ (rows[:, a] * rows[:, c])
     return first, second
+
+
+def _by_place(values: Float[Tensor, "b k n"], unit: int) -> Float[Tensor, "unit b k units"]:
+    """The first rows of all units, then the second ones, …: each contiguous."""
+    return values.unflatten(-1, (-1, unit)).movedim(-1, 0).contiguous()

@@ -57,6 +57,7 @@ class StreamedFit:
         self.most = most
         self.nested = False
         self.units = self.unit = self.rows = 0
+        self.last: tuple[Block, Tensor] | None = None
         self.precision = sample.x.dtype
 
     def run(self) -> Fit:
@@ -101,7 +102,7 @@ class StreamedFit:
             self.nested = block.coarse is not None
             if len(block.exact) and self.loss.gradient and not self.nested:
                 self.by_groups = True
-            X, weight = design(block.xi, self.intercept, self.sample.dtype), self.weightings(block)
+            X, weight = self.design(block), self.weightings(block)
             if self.loss.gradient and len(block.exact) and len(block.xi) == 0:
                 raise ValueError("gradient matching has no rows here: this draw only has rows to interpolate")
             if self.loss.gradient:
@@ -117,6 +118,12 @@ class StreamedFit:
             self.rows += len(block.xi)
             self.units += (len(block.xi) - block.fixed) // block.unit
             self.unit = max(self.unit, block.unit)
+
+    def design(self, block: Block) -> Float[Tensor, "n p"]:
+        """The block's rows; the same tensor if the draw is one block, for both passes."""
+        if self.last is None or self.last[0] is not block:
+            self.last = block, design(block.xi, self.intercept, self.sample.dtype)
+        return self.last[1]
 
     def take(self, block: Block, weight: Tensor, i: slice, rows: slice, gradient: Tensor) -> None:
         unit = None if rows.start < block.fixed else block.unit
@@ -219,7 +226,7 @@ class StreamedFit:
             weight = block.weight
             if apart:
                 y, weight = y.reshape(len(theta), 1, -1), weight.repeat_interleave(k, 0) if len(weight) > 1 else weight
-            X = design(block.xi, self.intercept, self.sample.dtype)
+            X = self.design(block)
             rest = y.to(X.dtype) - theta @ X.mT
             nothing = torch.maximum(nothing, rounding(theta, X))
             weights = weights + weight.sum(-1)

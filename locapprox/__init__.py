@@ -18,6 +18,12 @@ from locapprox.explain import explain_mean as explain_mean
 from locapprox.explanation import Explanation as Explanation
 from locapprox.explanation import load as load
 from locapprox.faithfulness import faithfulness as faithfulness
+from locapprox.images import Blurred as Blurred
+from locapprox.images import ChannelMean as ChannelMean
+from locapprox.images import as_images as as_images
+from locapprox.images import patches as patches
+from locapprox.images import per_channel as per_channel
+from locapprox.images import superpixels as superpixels
 from locapprox.kernels import ExponentialKernel as ExponentialKernel
 from locapprox.losses import GradientMatching as GradientMatching
 from locapprox.losses import Loss as Loss
@@ -37,6 +43,8 @@ from locapprox.neighbourhoods import Multiplicative as Multiplicative
 from locapprox.neighbourhoods import Neighbourhood as Neighbourhood
 from locapprox.perturbation import PerturbationTest as PerturbationTest
 from locapprox.perturbation import perturbation_test as perturbation_test
+from locapprox.pictures import picture as picture
+from locapprox.pictures import pictures as pictures
 from locapprox.recommend import Recommendation as Recommendation
 from locapprox.recommend import recommend as recommend
 from locapprox.surrogates import Constrained as Constrained

@@ -44,12 +44,19 @@ def as_tensor(x: Array, model: Any) -> Tensor:
     tensor = x.detach().clone() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
     if tensor.is_complex():
         raise TypeError("x must hold real numbers, got complex ones")
+    if tensor.dtype == torch.uint8 and tensor.ndim == 4:
+        raise ValueError("x holds images of bytes (uint8): lx.as_images(x) divides by 255; scale as the model expects")
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if parameter is not None and (array or not tensor.is_floating_point()):
         tensor = tensor.to(parameter.device if array else tensor.device, parameter.dtype)
     elif not tensor.is_floating_point():
         tensor = tensor.to(torch.float64 if array else torch.get_default_dtype())
     return tensor
+
+
+def channels_last(shape: Sequence[int]) -> bool:
+    """Whether (b, …, …, …) looks like images with their channels at the end."""
+    return len(shape) == 4 and shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4)
 
 
 def missing(x: Tensor, names: Sequence[str] | None = None) -> str:
@@ -201,7 +208,8 @@ class Scores:
 
     @staticmethod
     def _failure(rows: Tensor, error: Exception) -> str:
-        return f"the model failed on rows of shape {tuple(rows.shape)} and {rows.dtype}: {_named(error)}"
+        hint = "; images are channels first: x.permute(0, 3, 1, 2)" if channels_last(rows.shape) else ""
+        return f"the model failed on rows of shape {tuple(rows.shape)} and {rows.dtype}: {_named(error)}{hint}"
 
     def _pick(self, out: Tensor, instances: Tensor) -> Tensor:
         outputs = out.shape[1]

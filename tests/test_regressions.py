@@ -124,3 +124,10 @@ def test_half_precision_sums_do_not_overflow():
     model = lambda rows: 200 * (rows**2).sum(1)  # noqa: E731
     full, half = (lx.explain(model, v, lx.smoothgrad(1.0)).weights for v in (x, x.half()))
     torch.testing.assert_close(half, full, rtol=0.1, atol=30.0)
+
+
+def test_a_surrogate_that_is_zero_at_the_test_point_is_still_affine():
+    """Carrying a surrogate to another placement compared with g at one point only, where g may vanish."""
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    frame = lx.faithfulness(lambda z: z[:, 0] + z[:, 1] ** 2, x, [lx.kernel_shap()], [lx.c_lime()])
+    assert frame["error"][0] == pytest.approx(2 * 0.1**4, rel=0.3)  # g = x₁: what is left is Var of 0.01 χ²(1)

@@ -25,6 +25,9 @@ SHA256 = {
     "heloc-clean-train80-normalized.csv": "580edae9172b8501c80e7069d00fd3d8128b0d46e513c4f3301729a166a83a48",
     "heloc-clean-test20-normalized.csv": "7421c6cfcebe0f62981a227e6ca7406333359a02542c9064c9d43bd5b03b9019",
     "heloc-clean-test20-normalized-subset.csv": "7007efdb436c06e730c5f564364ce62b98e051bec280473c94e882337fa2c0eb",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    "cifar10-images.zip": "af8e41a6408b8c31af0104470baefc9f6fb2a37fa64417126d8bd281f291e835",
 }
 
 Task = Literal["regression", "classification"]
@@ -43,6 +46,7 @@ class Table:
     x_explain: Float[Tensor, "explained ..."]
     features: tuple[str, ...]  # one name per entry of an input
     sha256: dict[str, str]  # of each file, or of scikit-learn's arrays
+    class_names: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -65,7 +69,7 @@ def load(name: str) -> Table:
 def _authors(name: str, task: Task) -> Table:
     """A table of Han et al., min-max scaled by them; the target is the last column."""
     files = [f"{name}-clean-{part}-normalized{end}.csv" for part, end in _PARTS]
-    frames = [pd.read_csv(fetch(name, file)) for file in files]
+    frames = [_parsed(fetch(name, file)) for file in files]
     train, test, subset = (torch.from_numpy(frame.to_numpy(np.float32)) for frame in frames)
     return Table(
         name,
@@ -80,26 +84,37 @@ def _authors(name: str, task: Task) -> Table:
     )
 
 
+@cache
+def _parsed(path: Path) -> pd.DataFrame:
+    """Read once: `fetch` has made sure of the content."""
+    return pd.read_csv(path)
+
+
 _PARTS = [("train80", ""), ("test20", ""), ("test20", "-subset")]
 
 
-def fetch(folder: str, file: str) -> Path:
+def fetch(folder: str, file: str, origin: str | None = AUTHORS) -> Path:
     """The verified file: in $LOCAPPROX_DATA/folder if that is set, else in pooch's cache, downloaded if needed."""
     local = os.environ.get("LOCAPPROX_DATA")
     if local:
         path = _absolute(local) / folder / file
         if not path.is_file():
             raise FileNotFoundError(f"LOCAPPROX_DATA has no {path}; copy it there, or unset LOCAPPROX_DATA to download")
-        if pooch.file_hash(str(path)) != SHA256[file]:
-            raise ValueError(f"{path} is not the expected file: its sha256 is not {SHA256[file]}")
+        found = pooch.file_hash(str(path))
+        if found != SHA256[file]:
+            raise ValueError(f"{path} is not the expected file: its sha256 is {found}, not {SHA256[file]}")
         return path
+    if origin is None:
+        raise FileNotFoundError(f"{file} is not on the internet: set LOCAPPROX_DATA to a folder with {folder}/{file}")
+    cache = pooch.os_cache("locapprox") / folder
     try:
-        cache = pooch.os_cache("locapprox") / folder
-        return Path(pooch.retrieve(f"{AUTHORS}/{file}", SHA256[file], fname=file, path=cache, progressbar=False))
+        return Path(pooch.retrieve(f"{origin}/{file}", SHA256[file], fname=file, path=cache, progressbar=False))
+    except ValueError as error:  # pooch has removed what it downloaded
+        raise ValueError(f"{origin}/{file} is not the expected file: {error}") from error
     except OSError as error:
         raise FileNotFoundError(
-            f"{file} could not be downloaded. Either connect to the internet (it is fetched once from {AUTHORS}), or "
-            f"set LOCAPPROX_DATA to a folder that has it as {folder}/{file}"
+            f"{file} could not be downloaded ({type(error).__name__}: {error}). Either connect to the internet (it is "
+            f"fetched once from {origin}), or set LOCAPPROX_DATA to a folder that has it as {folder}/{file}"
         ) from error
 
 

@@ -1,30 +1,54 @@
-"""python -m experiments.demo: experiment 1 and no free lunch on tables of scikit-learn; no network, a few minutes."""
+"""python -m experiments.demo: the paper's experiments, small, on tables of scikit-learn; no network, under two minutes.
+
+The options are those of `python -m experiments.paper`.
+"""
 
 from pathlib import Path
 
 import tyro
 
-from experiments import no_free_lunch
-from experiments.experiment1 import Config
-from experiments.paper import run_all
+from experiments import experiment1, experiment2, experiment3, no_free_lunch
+from experiments.paper import Options, run_all
 
 # The kernel's width is √d, d entries per input: the paper's 1 leaves masks of these tables hardly any weight.
-CONFIGS = [
-    Config(data, model, points=30, width=width, reference_points=5, reference_steps=20_000)
-    for data, models, width in (
-        ("digits", ("cnn", "logistic"), 8.0),
-        ("breast_cancer", ("mlp", "logistic"), 5.5),
-        ("diabetes", ("mlp", "linear"), 3.2),
-    )
-    for model in models
+POINTS = 12
+WIDTH = {"digits": 8.0, "breast_cancer": 5.5, "diabetes": 3.2}
+MODELS = [
+    ("digits", "cnn"),
+    ("digits", "logistic"),
+    ("breast_cancer", "mlp"),
+    ("breast_cancer", "logistic"),
+    ("diabetes", "mlp"),
+    ("diabetes", "linear"),
 ]
-NO_FREE_LUNCH = [no_free_lunch.Config(config.data, config.model, width=config.width) for config in CONFIGS]
-
-
-def main(out: Path = Path("results/demo"), jobs: int = 2, force: bool = False) -> None:
-    """A linear or logistic model and an MLP or CNN on diabetes, breast cancer and digits."""
-    run_all([*CONFIGS, *NO_FREE_LUNCH], out, jobs, force)
-
+CONFIGS = [
+    *[
+        experiment1.Config(
+            name,
+            model,
+            points=POINTS,
+            width=WIDTH[name],
+            reference_points=5,
+            reference_steps=10_000,
+            seeds=2,
+            points_per_seed=3,
+        )
+        for name, model in MODELS
+    ],
+    *[
+        experiment2.Config(name, model, points=POINTS, width=WIDTH[name], seeds=2)
+        for name, model in (("diabetes", "linear"), ("breast_cancer", "logistic"))
+    ],
+    *[
+        experiment3.Config(name, model, points=POINTS, width=WIDTH[name], draws=10, seeds=2)
+        for name, model in MODELS
+        if name != "digits"
+    ],
+    *[
+        no_free_lunch.Config(name, model, points=POINTS, width=WIDTH[name], replicates=3, seeds=1)
+        for name, model in MODELS
+    ],
+]
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    raise SystemExit(run_all(CONFIGS, tyro.cli(Options, default=Options(Path("results/demo"))), with_theory=False))

@@ -9,7 +9,7 @@ python -m experiments.experiment1 --data who --model ffnnA --out results/paper
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 import tyro
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 import locapprox as lx
-from experiments import networks, runs
+from experiments import networks, originals, runs
 from experiments.data import Table, load
 from experiments.originals import ORIGINALS, SAMPLED, Problem
 
@@ -46,6 +46,8 @@ class Config:
     select_on: Literal["validation", "test"] = (
         "validation"  # the paper keeps the checkpoint that is best on the test set
     )
+    seeds: int = 5  # trained networks
+    points_per_seed: int = 10  # explained by those after the first: captum takes 0.4 s for each
     seed: int = 0
 
     def command(self, out: Path) -> str:
@@ -58,29 +60,36 @@ def main(config: Config, out: Path = Path("results/paper"), force: bool = False)
     """Results go to out/experiment1/data-model, trained networks to out/networks."""
     table = load(config.data)
     folder = out / "experiment1" / f"{config.data}-{config.model}"
-    return runs.run(
-        folder, config, table.sha256, lambda: compute(config, table, out / "networks"), config.command(out), force
-    )
+    return runs.run(folder, config, table.sha256, lambda: compute(config, table, out), config.command(out), force)
 
 
-def compute(config: Config, table: Table, cache: Path) -> runs.Results:
+def compute(config: Config, table: Table, out: Path) -> runs.Results:
     training = networks.recipe(config.data, config.model, config.select_on, config.seed)
-    trained = networks.trained(table, training, cache)
-    p = problem(config, table, trained.network.requires_grad_(False))
+    found = networks.several(table, training, config.seeds, out / "networks")
+    problems = [
+        problem(config if i == 0 else replace(config, points=config.points_per_seed), table, t.network)
+        for i, t in enumerate(found)
+    ]
+    p, theirs = problems[0], [originals.computed(q, config.seed, out / "originals") for q in problems]
+    frames = [
+        distances(q, t, config.seed).assign(training_seed=i)
+        for i, (q, t) in enumerate(zip(problems, theirs, strict=True))
+    ]
     tables = {
-        "distances": distances(p, config.seed),
+        "distances": pd.concat(frames, ignore_index=True),
         "repeats": repeats(p, config.seed),
-        "limits": limits(p, config.seed),
+        "limits": limits(p, theirs[0], config.seed),
         "ig_convergence": ig_convergence(p, config),
     }
     for frame in tables.values():
         frame.insert(0, "data", config.data)
         frame.insert(1, "model", config.model)
-    notes = {"metrics": trained.metrics, "training": asdict(trained.training)}
+    notes = {"metrics": [t.metrics for t in found], "training": [asdict(t.training) for t in found]}
     return tables, {**notes, "explained": len(p.x), "features": p.groups}
 
 
-def problem(config: Config, table: Table, net: Any) -> Problem:
+def problem(config: Config, table: Table, net: nn.Sequential) -> Problem:
+    net.requires_grad_(False)
     x = table.x_explain[: config.points]
     target = networks.explained_class(net, x)
     return Problem(net, x, target, feature_groups(x), config.n_samples, config.sigma, config.width)
@@ -115,14 +124,13 @@ def weights(p: Problem, method: lx.Method, seed: int = 0, n: int | None = None) 
     return p.sum_groups(e.weights) if e.weights.shape[1:] == p.x.shape[1:] else e.weights.double()
 
 
-def distances(p: Problem, seed: int) -> pd.DataFrame:
+def distances(p: Problem, theirs: Mapping[str, Tensor], seed: int) -> pd.DataFrame:
     framework = {name: weights(p, method, seed) for name, method in engine(p).items()}
 
     def rows() -> Iterator[pd.DataFrame]:
-        for existing, original in ORIGINALS.items():
-            theirs = original(p, seed)
+        for existing, original in theirs.items():
             for name, ours in framework.items():
-                yield compared(theirs, ours, existing=existing, engine=name)
+                yield compared(original, ours, existing=existing, engine=name)
 
     return pd.concat(rows(), ignore_index=True)
 
@@ -142,9 +150,9 @@ def repeats(p: Problem, seed: int) -> pd.DataFrame:
     return pd.concat(rows(), ignore_index=True)
 
 
-def limits(p: Problem, seed: int) -> pd.DataFrame:
+def limits(p: Problem, theirs: Mapping[str, Tensor], seed: int) -> pd.DataFrame:
     """The last point of each series is the exact limit."""
-    gradient, product = (ORIGINALS[name](p, seed) for name in ("Vanilla Gradients", "Gradient x Input"))
+    gradient, product = (theirs[name] for name in ("Vanilla Gradients", "Gradient x Input"))
 
     def rows() -> Iterator[pd.DataFrame]:
         for sigma in (*SIGMAS, 0.0):

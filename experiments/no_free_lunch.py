@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
+from torch import Tensor
 
 import locapprox as lx
 from experiments import networks, runs, user
@@ -39,6 +40,8 @@ class Config:
     points: int = 30  # explained instances
     n_samples: int = 2000  # draws of each fit, and of each evaluation
     replicates: int = 5
+    seeds: int = 5  # trained networks
+    points_per_seed: int = 10  # explained by those after the first
     sigma: float = 0.1
     width: float = 1.0  # of LIME's kernel exp(−D²/width²), D on the input
     seed: int = 0
@@ -77,31 +80,48 @@ def main(config: Config, out: Path = Path("results/paper"), force: bool = False)
 
 
 def compute(config: Config, table: Table, own: list[lx.Method], cache: Path) -> runs.Results:
-    notes: dict[str, Any] = {}
-    target: Target
     if ":" in config.model:
         model, target = user.model(config.model, config.data, config.target, table)
         x = table.x_explain[: config.points]
         methods = lx.paper_methods() | {"LIME": lx.lime(config.width), "C-LIME": lx.c_lime(config.sigma)}
         methods |= {"SmoothGrad": lx.smoothgrad(config.sigma)}
+        tables = [measure(config, model, x, methods, target, own)]
+        notes: dict[str, Any] = {}
     else:
-        trained = networks.trained(table, networks.recipe(table.name, config.model, seed=config.seed), cache)
-        settings = Settings(table.name, config.model, config.points, sigma=config.sigma, width=config.width)
-        p = problem(settings, table, trained.network.requires_grad_(False))
-        model, x, target, methods = p.model, p.x, p.target, engine(p)
-        notes = {"metrics": trained.metrics, "training": asdict(trained.training)}
-    methods |= {method.name: method for method in own}
+        found = networks.several(
+            table, networks.recipe(table.name, config.model, seed=config.seed), config.seeds, cache
+        )
+        tables = []
+        for number, trained in enumerate(found):
+            points = config.points_per_seed if number else config.points
+            settings = Settings(table.name, config.model, points, sigma=config.sigma, width=config.width)
+            p = problem(settings, table, trained.network)
+            tables.append(measure(config, p.model, p.x, engine(p), p.target, own))
+        notes = {"metrics": [t.metrics for t in found], "training": [asdict(t.training) for t in found]}
+    whole = {name: joined([each[name] for each, _ in tables]) for name in ("matrix", "verdict")}
+    for part in whole.values():
+        part.insert(0, "data", table.name)
+        part.insert(1, "model", config.model)
+    return whole, {**notes, "explained": config.points, "own": [m.name for m in own], "left_out": tables[0][1]}
+
+
+def measure(
+    config: Config, model: Any, x: Tensor, methods: dict[str, lx.Method], target: Target, own: list[lx.Method]
+) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+    """matrix and verdict of one model; and the methods that it cannot be explained by."""
+    methods = methods | {method.name: method for method in own}
     methods, left_out = runnable(model, x, methods, target)
     frames = []
     for seed in range(config.seed, config.seed + config.replicates):
         fitted = explained(model, x, methods, target, config.n_samples, seed)
         frames.append(measured(model, x, fitted, methods, target, config.n_samples, seed).assign(replicate=seed))
     matrix = summarised(pd.concat(frames))
-    tables = {"matrix": matrix, "verdict": verdict(matrix)}
-    for part in tables.values():
-        part.insert(0, "data", table.name)
-        part.insert(1, "model", config.model)
-    return tables, {**notes, "explained": len(x), "own": [method.name for method in own], "left_out": left_out}
+    return {"matrix": matrix, "verdict": verdict(matrix)}, left_out
+
+
+def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table of all trained networks; a user's own model is the only one, number 0."""
+    return pd.concat([frame.assign(training_seed=i) for i, frame in enumerate(frames)], ignore_index=True)
 
 
 def summarised(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,66 +1,248 @@
-"""python -m experiments.paper: experiment 1 and no free lunch on WHO and HELOC with the paper's eight models."""
+"""python -m experiments.paper: every experiment of Han et al. (2022) on WHO and HELOC, the theory, and the figures.
 
-from collections.abc import Sequence
-from pathlib import Path
+python -m experiments.paper --list                         the tasks, and what is done
+python -m experiments.paper --only experiment1 '*/who-*'   those whose name begins with, or matches, a pattern
 
-import pandas as pd
-import torch
-import tyro
-from joblib import Parallel, delayed
-from tqdm.auto import tqdm
-
-from experiments import no_free_lunch
-from experiments.experiment1 import Config
-from experiments.experiment1 import main as experiment1
-from paper_figures.__main__ import main as draw
-from paper_figures.results import nearest, read, short_table
-
-NETWORKS = ("ffnnC", "ffnnB", "ffnnA")  # the longest first
-CONFIGS = [
-    Config(data, model) for data, simple in (("heloc", "logistic"), ("who", "linear")) for model in (*NETWORKS, simple)
-]
-NO_FREE_LUNCH = [no_free_lunch.Config(config.data, config.model) for config in CONFIGS]
-
-HEADING = """
-L1 distance of every original to its own framework instance / to the nearest other instance
-(≈: another is nearer, by less than sampling alone gives; ✗: by more). Pairs that coincide in theory do not count as
-other: C-LIME and SmoothGrad (Stein's lemma), on linear models all methods with and all without a baseline.
+Finished tasks are kept: after an interruption the same command goes on, and ends with the same results.
 """
 
+import contextlib
+import fnmatch
+import importlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
-def main(out: Path = Path("results/paper"), jobs: int = 2, force: bool = False) -> None:
-    """Experiment 1 and theorem 3 of Han et al. (2022): about five minutes on two cores."""
-    run_all([*CONFIGS, *NO_FREE_LUNCH], out, jobs, force)
+import filelock
+import joblib
+import tyro
+from tqdm.auto import tqdm
+
+from experiments import (
+    changes,
+    data,
+    experiment1,
+    experiment2,
+    experiment3,
+    networks,
+    no_free_lunch,
+    originals,
+    runs,
+    schedule,
+)
+
+NETWORKS = ("ffnnC", "ffnnB", "ffnnA")
+MODELS = [
+    (table, model) for table, simple in (("heloc", "logistic"), ("who", "linear")) for model in (*NETWORKS, simple)
+]
+SIMPLE = [(name, model) for name, model in MODELS if model not in NETWORKS]
+CONFIGS = [
+    *[experiment1.Config(name, model) for name, model in MODELS],
+    *[experiment2.Config(name, model) for name, model in SIMPLE],
+    *[experiment3.Config(name, model) for name, model in MODELS],
+    *[no_free_lunch.Config(name, model) for name, model in MODELS],
+    *[
+        changes.Config(name, model) for name, model in MODELS if model not in ("ffnnB", "ffnnC")
+    ],  # the authors' checkpoints at hand,
+]
+# Roughly, on one core: the longest start first.
+SECONDS = {"experiment1": 45.0, "experiment3": 20.0, "changes": 30.0, "theory": 60.0}
+ORIGINALS = ("experiment1", "experiment2")  # they need captum's explanations
+TRAINING = {"ffnnA": 6.0, "ffnnB": 8.0, "ffnnC": 12.0}
+ALONE = {"theory": "theory_checks --out {out}/theory", "figures": "paper_figures --results {out}"}
 
 
-def run_all(configs: Sequence[Config | no_free_lunch.Config], out: Path, jobs: int, force: bool) -> None:
-    """Every config in its own process with one thread; then the figures, and what they show."""
-    tasks = (delayed(_single_threaded)(config, out, force) for config in configs)
-    finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-    for folder in tqdm(finished, "experiments", total=len(configs), unit="model", delay=2):
-        tqdm.write(f"finished {folder}")
-    report(out)
+@dataclass(frozen=True)
+class Options:
+    out: Path = Path("results/paper")
+    only: tuple[str, ...] = ()
+    """Names of tasks, their beginnings, or patterns with *."""
+    list: bool = False
+    """Say what there is to do, and do nothing."""
+    force: bool = False
+    """Compute again what is there."""
+    jobs: int = joblib.cpu_count()
+    """Tasks at a time; each has one thread."""
 
 
-def report(out: Path) -> None:
-    page, experiment = draw(out), read(out)
-    table = nearest(experiment)
-    with pd.option_context("display.width", 250, "display.max_columns", None, "display.max_colwidth", None):
-        print(HEADING)
-        print(short_table(table).to_string())
-        others = table[table["verdict"] != "nearest"]
-        if len(others):
-            print("\nWhere the own instance is not the nearest (noise: what sampling alone gives):\n")
-            print(others.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
-    print(f"\nFigures: {page.parent} (open {page})")
+def run_all(configs: Sequence[Any], options: Options, with_theory: bool = True) -> int:
+    """Exit status: 0 if all is done, 1 if a task failed, 130 after Ctrl-C."""
+    out, steps = options.out, {name_of(config): partial(entry(config), config, options.out) for config in configs}
+    steps |= ({"theory": partial(theory, out)} if with_theory else {}) | {"figures": partial(figures, out)}
+    try:
+        chosen = select(tuple(steps), options.only)
+        if options.list:
+            for name in chosen:
+                print(f"{name:<38}{state(steps[name])}")
+            return 0
+        with alone(out):
+            return _run({name: steps[name] for name in chosen}, configs, options)
+    except KeyboardInterrupt:
+        tqdm.write(f"Stopped. What is finished is kept in {out}; the same command goes on from there.")
+        return 130
+    except (ValueError, OSError) as error:
+        tqdm.write(f"Error: {error}")
+        return 1
 
 
-def _single_threaded(config: Config | no_free_lunch.Config, out: Path, force: bool) -> Path:
-    torch.set_num_threads(1)
-    if isinstance(config, no_free_lunch.Config):
-        return no_free_lunch.main(config, out, force)
-    return experiment1(config, out, force)
+def _run(steps: dict[str, Callable[..., Any]], configs: Sequence[Any], options: Options) -> int:
+    failed, todo = dict[str, str](), dict[str, schedule.Task]()
+    ours = {name_of(config): config for config in configs}
+    for name, step in steps.items():
+        if name == "figures":
+            continue
+        try:
+            why = "" if options.force else runs.reason(step)
+        except (ValueError, OSError) as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+            continue
+        if why is None:
+            continue
+        if why:
+            tqdm.write(f"{name}: {why}; computed again")
+        first = preparations(ours[name], options.out) if name in ours else []
+        todo |= {task.name: task for task in first}
+        needs = tuple(task.name for task in first)
+        todo[name] = schedule.Task(name, partial(step, options.force), seconds(name), needs)
+    kept = len(steps.keys() - failed.keys() - todo.keys() - {"figures"})
+    if kept:
+        tqdm.write(f"{kept} of {len(steps.keys() - {'figures'})} tasks are done already (--force computes them again)")
+    if todo:
+        errors = schedule.run(list(todo.values()), options.jobs)
+        failed |= {name: why for name, why in errors.items() if name in steps}
+    if "figures" in steps:
+        try:
+            page = steps["figures"](options.force) / "index.html"
+            tqdm.write(f"Figures: {page.parent} (open {page})")
+        except Exception as error:  # what is computed stays, and other failures are still to be said
+            failed["figures"] = f"{type(error).__name__}: {error}"
+    for why in dict.fromkeys(failed.values()):
+        names = [name for name, other in failed.items() if other == why]
+        commands = [command(ours.get(name), name, options.out) for name in names]
+        tqdm.write("\n".join([f"\nFAILED {', '.join(names)}: {why}", "again, alone:", *commands]))
+    return 1 if failed else 0
+
+
+def name_of(config: Any) -> str:
+    return f"{type(config).__module__.rpartition('.')[2]}/{config.data}-{config.model}"
+
+
+def entry(config: Any) -> Callable[..., Path]:
+    main: Callable[..., Path] = importlib.import_module(type(config).__module__).main
+    return main
+
+
+def command(config: Any | None, name: str, out: Path) -> str:
+    return f"python -m {ALONE[name].format(out=out)}" if config is None else str(config.command(out))
+
+
+def seconds(name: str) -> float:
+    return SECONDS.get(name.partition("/")[0], 10.0)
+
+
+def select(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The names that one of the patterns means, in their order; all without patterns."""
+
+    def means(pattern: str, name: str) -> bool:
+        return name.startswith(pattern) or fnmatch.fnmatchcase(name, pattern)
+
+    for pattern in patterns:
+        if not any(means(pattern, name) for name in names):
+            raise ValueError(f"--only {pattern} is none of the tasks:\n  " + "\n  ".join(names))
+    return [name for name in names if not patterns or any(means(pattern, name) for pattern in patterns)]
+
+
+def state(step: Callable[..., Any]) -> str:
+    try:
+        why = runs.reason(step)
+    except (ValueError, OSError) as error:
+        return f"cannot be done: {error}"
+    return "done" if why is None else f"stale: {why}" if why else "missing"
+
+
+def preparations(config: Any, out: Path) -> list[schedule.Task]:
+    """What experiments share, each a task of its own, so that no two processes compute the same entry of a cache."""
+    name = f"{config.data}-{config.model}"
+    select_on: Literal["validation", "test"] = getattr(config, "select_on", "validation")
+    recipe = networks.recipe(config.data, config.model, select_on, config.seed)  # its seeds are trained together
+    cost = TRAINING.get(config.model, 2.0) * (3 if config.data == "heloc" else 1)
+    shared = [schedule.Task(f"networks/{name}-{select_on}", partial(trained, recipe, config, out), cost)]
+    if name_of(config).startswith(ORIGINALS):
+        first = (shared[0].name,)
+        shared.append(
+            schedule.Task(f"originals/{name}-{select_on}", partial(original, config, out), 0.4 * config.points, first)
+        )
+    return shared
+
+
+def trained(recipe: networks.Training, config: Any, out: Path) -> list[networks.Trained]:
+    return networks.several(data.load(recipe.data), recipe, getattr(config, "seeds", 1), out / "networks")
+
+
+def original(config: Any, out: Path) -> None:
+    """captum's explanations of the first network."""
+    select_on: Literal["validation", "test"] = getattr(config, "select_on", "validation")
+    net = trained(networks.recipe(config.data, config.model, select_on, config.seed), config, out)[0].network
+    p = experiment1.problem(config, data.load(config.data), net)
+    originals.computed(p, config.seed, out / "originals")
+
+
+def theory(out: Path, force: bool = False) -> Path:
+    """The table of the theory, made again when its code or the library's changes."""
+    code = runs.version_of([*runs.ROOT.glob("theory_checks/**/*.py"), *runs.ROOT.glob("locapprox/**/*.py")])
+
+    def fill() -> dict[str, Any]:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
+                later("theory_checks")(out / "theory", processes=1)
+        except SystemExit as exit_:
+            if exit_.code:
+                raise RuntimeError(f"a claim fails:\n{said.getvalue()}") from exit_
+        return {"command": f"python -m theory_checks --out {out / 'theory'}"}
+
+    return runs.make(out / "theory", {"config": {}, "code": code, "data": {}}, fill, force)
+
+
+def figures(out: Path, force: bool = False) -> Path:
+    """Figures and their page, drawn again when a result or the code that draws changes."""
+    found = {str(path.parent.relative_to(out)): runs.digest(path) for path in out.glob("**/manifest.json")}
+    code = runs.version_of(path for path in runs.ROOT.glob("paper_figures/**/*.*") if path.suffix in (".py", ".csv"))
+    found.pop("figures", None)
+
+    def fill() -> dict[str, Any]:
+        later("paper_figures")(results=out)
+        return {"command": f"python -m paper_figures --results {out}"}
+
+    return runs.make(out / "figures", {"config": {}, "code": code, "data": found}, fill, force)
+
+
+def later(package: str) -> Callable[..., Any]:
+    """Its main, imported when needed: workers start sooner."""
+    main: Callable[..., Any] = importlib.import_module(f"{package}.__main__").main
+    return main
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """One run at a time in a folder, so that parts of files which a killed run left behind can be removed."""
+    with runs.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(out / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise ValueError(f"another run writes to {out}: wait for it, or choose another --out") from error
+    with lock:
+        try:
+            yield
+        finally:
+            for part in out.rglob("*.part*"):
+                part.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    raise SystemExit(run_all(CONFIGS, tyro.cli(Options)))

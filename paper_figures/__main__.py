@@ -1,87 +1,74 @@
-"""python -m paper_figures [--results results/paper]: draw everything that is there, and an index page."""
+"""python -m paper_figures [name …] [--results results/paper]: draw figures, and with no name all, and an index page."""
 
-import base64
-import html
+import fnmatch
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import tyro
 
-from paper_figures import experiment1, no_free_lunch
-from paper_figures.results import Experiment1, NoFreeLunch, nearest, read, read_no_free_lunch
+from paper_figures import experiment1, experiment2, experiment3, no_free_lunch, page
+from paper_figures.results import EXPERIMENTS, read
+from paper_figures.style import Picture, style
 
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Experiment 1</title>
-<style>
-body {{ font: 15px/1.5 sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
-img {{ max-width: 100% }} figcaption {{ color: #444 }} figure {{ margin: 2rem 0 }}
-table {{ border-collapse: collapse; font-size: 13px }} td, th {{ padding: .15rem .6rem; text-align: right }}
-tr:nth-child(even) {{ background: #f3f3f3 }} code {{ font-size: 13px }}
-</style>
-<h1>Experiment 1: eight methods by their original library and by one engine</h1>
-{body}
-</html>
-"""
+MODULES = {
+    "experiment1": experiment1,
+    "experiment2": experiment2,
+    "experiment3": experiment3,
+    "no_free_lunch": no_free_lunch,
+}
 
 
-def main(results: Path = Path("results/paper")) -> Path:
-    """Draw results/figures/*.pdf and .png and results/figures/index.html; returns the page."""
-    experiment, folder = read(results), results / "figures"
-    figures = experiment1.draw(experiment, folder)
-    body = _body(experiment, figures)
-    if (results / "no_free_lunch").is_dir():
-        found = read_no_free_lunch(results)
-        body += _no_free_lunch(found, no_free_lunch.draw(found, folder))
-    page = folder / "index.html"
-    page.write_text(PAGE.format(body="\n".join(body)), encoding="utf-8")
-    return page
+def main(names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Path("results/paper")) -> Path:
+    """Draw RESULTS/figures/NAME.pdf and .png, and RESULTS/figures/index.html if all are drawn.
+
+    Args:
+        names: figures to draw: names, their beginnings, or patterns with *; default: all.
+        results: the folder with the results of the experiments.
+    """
+    found = {name: read(results, name) for name in EXPERIMENTS if any(results.glob(f"{name}/*/manifest.json"))}
+    if not found:
+        raise FileNotFoundError(f"{results} has no finished results; python -m experiments.paper makes them")
+    figures: dict[str, Callable[[Path], Picture]] = {}
+    for experiment, module in MODULES.items():
+        figures |= module.figures(found[experiment]) if experiment in found else {}
+    folder = results / "figures"
+    with style():
+        drawn = {name: figures[name](folder / name) for name in chosen(list(figures), names)}
+    if names:
+        return folder
+    index = folder / "index.html"
+    part = index.with_suffix(".part.html")
+    part.write_text(page.index(found, drawn, theory(results)), encoding="utf-8")
+    part.replace(index)
+    return index
 
 
-def _body(experiment: Experiment1, figures: list[experiment1.Figure]) -> list[str]:
-    models = pd.DataFrame(
-        [
-            {"data": d, "model": m, **x["metrics"]}
-            for (d, m), x in zip(experiment.runs, experiment.manifests, strict=True)
-        ]
-    )
-    parts = ["<h2>Models (test metrics)</h2>", _table(models)]
-    for metric in experiment1.METRICS:
-        parts += [f"<h2>Is the own instance the nearest? {metric}, mean over inputs</h2>"]
-        parts += [_table(nearest(experiment, metric))]
-    parts += [
-        "<p><i>own</i>: original to its own framework instance; <i>noise</i>: the distance that sampling alone gives"
-        "; <i>next</i>: the nearest other instance, those apart that coincide in theory.</p><h2>Figures</h2>"
-    ]
-    parts += [_figure(figure) for figure in figures]
-    commands = "\n".join(manifest["command"] for manifest in experiment.manifests)
-    return [*parts, f"<h2>Made by</h2><pre><code>{html.escape(commands)}\npython -m paper_figures</code></pre>"]
+def chosen(figures: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The figures that one of the names means, in their order; all without names."""
+    meant: set[str] = set()
+    for name in names:
+        matches = {f for f in figures if f.startswith(name) or fnmatch.fnmatchcase(f, name)}
+        if not matches:
+            raise ValueError(f"{name!r} is none of the figures:\n  " + "\n  ".join(figures))
+        meant |= matches
+    return [figure for figure in figures if not names or figure in meant]
 
 
-def _no_free_lunch(found: NoFreeLunch, figure: experiment1.Figure) -> list[str]:
-    """The figure, and per method the column in which it is farthest from the optimum."""
-    commands = html.escape("\n".join(manifest["command"] for manifest in found.manifests))
-    return [
-        "<h1>No free lunch: every method on every neighbourhood</h1>",
-        _figure(figure),
-        _table(found.tables["verdict"]),
-        "<p><i>lost</i>: regret in the worst column, as a share of the best constant's loss; <i>lost_low</i>: the "
-        "largest lower bound (95 %, over instances and draws) of all columns. At the optimum everywhere: at most 1e-6."
-        f"</p><pre><code>{commands}</code></pre>",
-    ]
-
-
-def _figure(figure: experiment1.Figure) -> str:
-    png = base64.b64encode(figure.image.read_bytes()).decode()
-    caption = html.escape(figure.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{png}"><figcaption>{caption} '
-        f'<a href="{figure.image.stem}.pdf">PDF</a></figcaption></figure>'
-    )
-
-
-def _table(frame: pd.DataFrame) -> str:
-    return frame.to_html(index=False, float_format=lambda value: f"{value:.3g}", na_rep="", border=0)
+def theory(results: Path) -> tuple[pd.DataFrame, list[tuple[Path, str]]] | None:
+    """The table of claims, and figures with their captions; None if they are not there."""
+    folder = results / "theory"
+    if not (folder / "claims.csv").is_file():
+        return None
+    captions = folder / "figures.json"
+    texts = json.loads(captions.read_text(encoding="utf-8")) if captions.is_file() else {}
+    images = [(folder / "figures" / f"{stem}.png", text) for stem, text in texts.items()]
+    return pd.read_csv(folder / "claims.csv"), [(image, text) for image, text in images if image.is_file()]
 
 
 if __name__ == "__main__":
-    print(tyro.cli(main))
+    try:
+        print(tyro.cli(main))
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"Error: {error}") from error

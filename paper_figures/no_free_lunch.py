@@ -1,56 +1,71 @@
-"""No free lunch: a heat map per model of what every method loses on every neighbourhood.
+"""No free lunch: a heat map per model of what every method loses on every neighbourhood."""
 
-python -m paper_figures.no_free_lunch --results results/paper
-"""
-
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
-from paper_figures.experiment1 import Figure
-from paper_figures.results import NoFreeLunch, read_no_free_lunch
-from paper_figures.style import SEQUENTIAL, save, style, title
+from paper_figures.results import Runs
+from paper_figures.style import SEQUENTIAL, WIDTH, Picture, save, short, title
 
 LEAST, MOST = 1e-4, 1.0  # shares of the best constant's loss
 NUMBERED = 0.01  # shares from which a cell is numbered, in per cent
-COLUMNS = 4
+COLUMNS = 2
 NORM = LogNorm(LEAST, MOST, clip=True)
 
 
-def draw(found: NoFreeLunch, folder: Path) -> Figure:
-    """All models side by side, as PDF and PNG."""
-    runs = len(found.runs)
-    across = runs if runs < COLUMNS else min(COLUMNS, -(-runs // 2))
-    down = -(-runs // across)
-    with style():
-        figure, grid = plt.subplots(
-            down, across, figsize=(3.1 * across + 1.6, 3.1 * down + 0.9), squeeze=False, sharey="row"
-        )
-        for ax in grid.flat[len(found.runs) :]:
-            ax.set_visible(False)
-        for i, (ax, run) in enumerate(zip(grid.flat, found.runs, strict=False)):
-            panel(ax, found.of("matrix", *run), found.of("verdict", *run), title(*run), i + across >= len(found.runs))
-        bar = figure.colorbar(ScalarMappable(NORM, SEQUENTIAL), ax=grid, shrink=0.8, pad=0.01, extend="both")
-        bar.set_label("regret, as a share of the best constant's loss")
-        figure.suptitle("What each explanation (row) loses on each neighbourhood (column); red: its own")
-        path = save(figure, folder / "no_free_lunch")
+def figures(runs: Runs) -> dict[str, Callable[[Path], Picture]]:
+    return {"no-free-lunch": partial(draw, runs)}
+
+
+def draw(found: Runs, path: Path) -> Picture:
+    """All models, two side by side."""
+    across = min(COLUMNS, len(found.runs))
+    down = -(-len(found.runs) // across)
+    size = (WIDTH, 2.45 * down * 2 / (across + 0.2) * (across / 2) + 0.9)
+    figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, sharey="row")
+    for ax in grid.flat[len(found.runs) :]:
+        ax.set_visible(False)
+    for i, (ax, run) in enumerate(zip(grid.flat, found.runs, strict=False)):
+        panel(ax, first(found, "matrix", run), first(found, "verdict", run), title(*run), i + across >= len(found.runs))
+    bar = figure.colorbar(ScalarMappable(NORM, SEQUENTIAL), ax=grid, shrink=0.8, pad=0.01, extend="both", aspect=40)
+    bar.set_label("regret, as a share of the best constant's loss")
+    figure.suptitle("What each explanation (row) loses on each neighbourhood (column); red: its own", fontsize=8)
     caption = (
         "Regret on every neighbourhood (numbers: per cent of the best constant's loss; red: the method's own; dark "
+        "also where it is negative, as for a surrogate that misses rows to be interpolated). At the optimum "
+        f"everywhere, first network: {'; '.join(everywhere(found, run) for run in found.runs)}."
     )
-    caption += "also where it is negative, as for a surrogate that misses rows to be interpolated). At the optimum "
-    return Figure(path, f"{caption}everywhere: {'; '.join(everywhere(found, run) for run in found.runs)}.")
+    return Picture(save(figure, path), caption, over_networks(found))
 
 
-def everywhere(found: NoFreeLunch, run: tuple[str, str]) -> str:
+def first(found: Runs, table: str, run: tuple[str, str]) -> pd.DataFrame:
+    """Of the first network."""
+    return found.of(table, *run).query("training_seed == 0")
+
+
+def over_networks(found: Runs) -> pd.DataFrame:
+    """Per method: on how many trained networks it is at the optimum everywhere, and the range of what it loses."""
+    groups = found.tables["verdict"].groupby(["data", "model", "method"], sort=False)
+    return groups.agg(
+        networks=("training_seed", "count"),
+        best_everywhere=("best_everywhere", "sum"),
+        worst_neighbourhood=("worst_neighbourhood", "first"),
+        least_lost_low=("lost_low", "min"),
+        largest_lost_low=("lost_low", "max"),
+    ).reset_index()
+
+
+def everywhere(found: Runs, run: tuple[str, str]) -> str:
     """Which methods of a run are at the optimum everywhere."""
-    verdict = found.of("verdict", *run)
+    verdict = first(found, "verdict", run)
     best = verdict[verdict["best_everywhere"]]["method"]
     names = "all" if len(best) == len(verdict) else ", ".join(best) or "none"
     return f"{names} ({title(*run)})"
@@ -69,18 +84,9 @@ def panel(ax: Axes, matrix: pd.DataFrame, verdict: pd.DataFrame, name: str, labe
                 ax.text(j, i, text, ha="center", va="center", fontsize=6, color="w" if dark else "k")
             if method == where:
                 ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor="#d62728", lw=1.5))
-    ax.set_yticks(range(len(lost.index)), lost.index)
-    ax.set_xticks(range(len(lost.columns)), lost.columns if labelled else [""] * len(lost.columns))
+    ax.set_yticks(range(len(lost.index)), short(lost.index))
+    ax.set_xticks(range(len(lost.columns)), short(lost.columns) if labelled else [""] * len(lost.columns))
     plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_title(f"{name}\nbest everywhere: {int(verdict['best_everywhere'].sum())} of {len(verdict)}")
-
-
-def main(results: Path = Path("results/paper")) -> Path:
-    """Draw results/figures/no_free_lunch.pdf and .png; returns the PNG."""
-    return draw(read_no_free_lunch(results), results / "figures").image
-
-
-if __name__ == "__main__":
-    print(tyro.cli(main))

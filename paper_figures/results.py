@@ -1,7 +1,8 @@
-"""Reading result files, and what they say about the paper's claim."""
+"""Reading result files, and what they say about the paper's claims."""
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,67 +12,64 @@ from paper_figures.style import FAMILIES, METHODS
 
 ROUNDING = 1e-6  # distances that differ by less differ by rounding only
 ORDER = ("linear", "logistic", "mlp", "cnn", "ffnnA", "ffnnB", "ffnnC")
+EXPERIMENTS = ("experiment1", "experiment2", "experiment3", "no_free_lunch", "changes")
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment1:
-    """The finished runs below results/experiment1, data by data, simple models first."""
+class Runs:
+    """The finished runs of one experiment, data by data, simple models first."""
 
-    tables: dict[str, pd.DataFrame]  # distances, repeats, limits, ig_convergence: all runs one below the other
+    experiment: str
+    tables: dict[str, pd.DataFrame]  # by name of the file: all runs one below the other
     manifests: list[dict[str, Any]]
 
     @property
     def runs(self) -> list[tuple[str, str]]:
-        return [(m["config"]["data"], m["config"]["model"]) for m in self.manifests]
-
-    def of(self, table: str, data: str, model: str) -> pd.DataFrame:
-        frame = self.tables[table]
-        return frame[(frame["data"] == data) & (frame["model"] == model)]
-
-
-def read(results: Path) -> Experiment1:
-    """Raises FileNotFoundError if nothing is finished there."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob("experiment1/*/manifest.json")]
-    if not found:
-        raise FileNotFoundError(
-            f"{results}/experiment1 has no finished run; python -m experiments.experiment1 makes one"
-        )
-    manifests = sorted(found, key=lambda m: (m["config"]["data"], ORDER.index(m["config"]["model"])))
-    folders = [results / "experiment1" / f"{m['config']['data']}-{m['config']['model']}" for m in manifests]
-    names = ("distances", "repeats", "limits", "ig_convergence")
-    tables = {n: pd.concat([pd.read_csv(f / f"{n}.csv") for f in folders], ignore_index=True) for n in names}
-    return Experiment1(tables, manifests)
-
-
-@dataclass(frozen=True, eq=False)
-class NoFreeLunch:
-    """The finished runs below results/no_free_lunch, by name."""
-
-    tables: dict[str, pd.DataFrame]  # matrix, verdict: all runs one below the other
-    manifests: list[dict[str, Any]]
-
-    @property
-    def runs(self) -> list[tuple[str, str]]:
-        frame = self.tables["verdict"][["data", "model"]].drop_duplicates()
+        """(data, model) of every run."""
+        frame = next(iter(self.tables.values()))[["data", "model"]].drop_duplicates()
         return list(frame.itertuples(index=False, name=None))
 
     def of(self, table: str, data: str, model: str) -> pd.DataFrame:
         frame = self.tables[table]
         return frame[(frame["data"] == data) & (frame["model"] == model)]
 
+    @property
+    def commands(self) -> list[str]:
+        return [manifest["command"] for manifest in self.manifests]
 
-def read_no_free_lunch(results: Path) -> NoFreeLunch:
+
+def read(results: Path, experiment: str = "experiment1") -> Runs:
     """Raises FileNotFoundError if nothing is finished there."""
-    manifests = sorted(results.glob("no_free_lunch/*/manifest.json"))
-    if not manifests:
+    found = [path.parent for path in results.glob(f"{experiment}/*/manifest.json")]
+    if not found:
         raise FileNotFoundError(
-            f"{results}/no_free_lunch has no finished run; python -m experiments.no_free_lunch makes one"
+            f"{results}/{experiment} has no finished run; python -m experiments.{experiment} makes one"
         )
-    tables = {
-        name: pd.concat([pd.read_csv(path.with_name(f"{name}.csv")) for path in manifests], ignore_index=True)
-        for name in ("matrix", "verdict")
-    }
-    return NoFreeLunch(tables, [json.loads(path.read_text(encoding="utf-8")) for path in manifests])
+    folders = sorted(found, key=_place)
+    names = sorted({path.stem for path in folders[0].glob("*.csv")})
+    tables = {name: pd.concat([pd.read_csv(f / f"{name}.csv") for f in folders], ignore_index=True) for name in names}
+    manifests = [json.loads((f / "manifest.json").read_text(encoding="utf-8")) for f in folders]
+    return Runs(experiment, tables, manifests)
+
+
+def _place(folder: Path) -> tuple[str, int, str]:
+    data, _, model = folder.name.rpartition("-")
+    return data, ORDER.index(model) if model in ORDER else len(ORDER), model
+
+
+@cache
+def _published() -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).with_name("published.csv"), keep_default_na=False)
+
+
+def published(experiment: str, data: str, model: str, quantity: str | None = None) -> pd.DataFrame:
+    """What the authors' checkpoints and stored explanations give: method, other, quantity and value; perhaps empty.
+
+    Four of their eight models are public: WHO linear and network A, HELOC logistic and network A.
+    """
+    frame = _published()
+    chosen = (frame["experiment"] == experiment) & (frame["data"] == data) & (frame["model"] == model)
+    return frame[chosen if quantity is None else chosen & (frame["quantity"] == quantity)]
 
 
 def coincide(model: str, a: str, b: str) -> bool:
@@ -91,36 +89,31 @@ def matrix(distances: pd.DataFrame, metric: str) -> pd.DataFrame:
     return means.loc[list(METHODS), list(METHODS)]
 
 
-def nearest(experiment: Experiment1, metric: str = "L1") -> pd.DataFrame:
+def nearest(experiment: Runs, metric: str = "L1") -> pd.DataFrame:
     """For every original: its own engine instance against the nearest other one that does not coincide in theory.
 
-    `noise` is the distance that sampling alone gives if both have one expectation: √(½ (e² + o²)), e and o the
-    distances between two runs of the engine and of the original. The verdict is "nearest" (up to rounding), or "within
-    sampling error" where another instance is nearer by less than `noise`, or "no".
+    On the first network of each model. `noise` is the distance that sampling alone gives if both have one expectation:
+    √(½ (e² + o²)), e and o the distances between two runs of the engine and of the original. The verdict is "nearest"
+    (up to rounding), or "within sampling error" where another instance is nearer by less than `noise`, or "no".
+    `networks` counts the trained networks on which the own instance is nearest or within that noise.
     """
     rows = []
     for data, model in experiment.runs:
-        means = matrix(experiment.of("distances", data, model), metric).T.to_dict()
+        distances = experiment.of("distances", data, model)
         repeats = experiment.of("repeats", data, model).query("metric == @metric")
         noise = repeats.groupby(["method", "side"])["value"].mean().pow(2).groupby("method").mean().pow(0.5).to_dict()
+        means = {seed: matrix(part, metric).T.to_dict() for seed, part in distances.groupby("training_seed")}
         for name in METHODS:
-            distances = means[name]
-            other = min((m for m in METHODS if m != name and not coincide(model, name, m)), key=distances.__getitem__)
-            excess = distances[name] - distances[other]
             sampling = noise.get(name, 0.0)
+            found = []
+            for of in means.values():
+                others = (m for m in METHODS if m != name and not coincide(model, name, m))
+                other = min(others, key=of[name].__getitem__)
+                found.append((of[name][name], other, of[name][other]))
+            own, other, there = found[0]
+            excess = own - there
             verdict = "nearest" if excess <= ROUNDING else "within sampling error" if excess <= sampling else "no"
-            rows.append((data, model, name, distances[name], sampling, other, distances[other], verdict))
-    return pd.DataFrame(rows, columns=["data", "model", "method", "own", "noise", "next", "next_distance", "verdict"])
-
-
-def short_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per model: "own / nearest other" for every method, "≈" or "✗" where the own one is not the nearest."""
-    mark = {"nearest": "", "within sampling error": " ≈", "no": " ✗"}
-    cells = [
-        f"{own:.2g} / {other:.2g}{mark[verdict]}"
-        for own, other, verdict in zip(table["own"], table["next_distance"], table["verdict"], strict=True)
-    ]
-    wide = table.assign(cell=cells).pivot_table(
-        index=["data", "model"], columns="method", values="cell", aggfunc="first", sort=False
-    )
-    return wide[list(METHODS)]
+            agree = sum(a - b <= max(ROUNDING, sampling) for a, _, b in found)
+            rows.append((data, model, name, own, sampling, other, there, verdict, f"{agree} of {len(found)}"))
+    columns = ["data", "model", "method", "own", "noise", "next", "next_distance", "verdict", "networks"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,10 +1,12 @@
 """Fonts, sizes and one colour per method family, for every figure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -17,6 +19,13 @@ FAMILIES = {
 METHODS = tuple(method for methods in FAMILIES.values() for method in methods)
 FAMILY_COLOURS = dict(zip(FAMILIES, sns.color_palette("colorblind", len(FAMILIES)), strict=True))
 COLOURS = {method: FAMILY_COLOURS[family] for family, methods in FAMILIES.items() for method in methods}
+SHORT = {
+    "Integrated Gradients": "Int. Gradients",
+    "Gradient x Input": "Gradient × Input",
+    "Vanilla Gradients": "Vanilla Grad.",
+}
+MARKERS = dict(zip(METHODS, "os^DPvX*", strict=True))
+WIDTH = 5.5  # inches, a text column
 SEQUENTIAL = "viridis"  # perceptually uniform
 
 TABLES = {"who": "WHO", "heloc": "HELOC", "diabetes": "Diabetes", "breast_cancer": "Breast cancer", "digits": "Digits"}
@@ -47,15 +56,16 @@ def number(value: float) -> str:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """9-point sans serif, 160 dots per inch, editable text in PDF."""
+    """8-point sans serif at column width, 200 dots per inch, editable text in PDF."""
     with mpl.rc_context(
         {
-            "font.size": 9,
-            "axes.titlesize": 10,
-            "axes.labelsize": 9,
-            "xtick.labelsize": 8,
-            "ytick.labelsize": 8,
-            "savefig.dpi": 160,
+            "font.size": 8,
+            "axes.titlesize": 9,
+            "axes.labelsize": 8,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "legend.fontsize": 7,
+            "savefig.dpi": 200,
             "pdf.fonttype": 42,
             "figure.constrained_layout.use": True,
             "axes.spines.top": False,
@@ -63,6 +73,21 @@ def style() -> Iterator[None]:
         }
     ):
         yield
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure that was drawn."""
+
+    image: Path  # PNG; the PDF lies beside it
+    caption: str
+    numbers: pd.DataFrame  # what it shows
+    published: pd.DataFrame | None = None  # the same from the authors' files
+
+
+def short(names: Iterable[str]) -> list[str]:
+    """Names of methods that fit a tick."""
+    return [SHORT.get(name, name) for name in names]
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -143,7 +143,8 @@ def test_validation_never_sees_the_test_set_and_the_cache_gives_the_same_bits(tm
     for name, value in first.items():
         assert torch.equal(value, unseen[name])
         assert torch.equal(value, again[name])
-    (file,) = (tmp_path / "a").iterdir()
+    file = next((tmp_path / "a").glob("diabetes-mlp-0-*.npz"))
+    assert len(list((tmp_path / "a").iterdir())) == networks.TOGETHER
     with np.load(file, allow_pickle=False) as stored:
         assert set(stored.files) == set(first)
 
@@ -160,7 +161,9 @@ def test_a_network_that_learned_nothing_gives_way_to_the_next_seed(tmp_path, mon
 def linear_distances(diabetes):
     table, net = diabetes
     config = experiment1.Config("diabetes", "linear", points=3, n_samples=200, width=3.0)
-    return net, table.x_explain[:3].double(), experiment1.distances(experiment1.problem(config, table, net), 0)
+    p = experiment1.problem(config, table, net)
+    theirs = {name: original(p, 0) for name, original in ORIGINALS.items()}
+    return net, table.x_explain[:3].double(), experiment1.distances(p, theirs, 0)
 
 
 def test_on_a_linear_model_distances_are_those_between_w_and_w_times_x(linear_distances):
@@ -230,7 +233,9 @@ def test_limits_end_exactly_and_repeats_cover_the_sampled_methods(diabetes):
     curved = nn.Sequential(net, nn.Tanh()).eval()
     x = table.x_explain[:2]
     p = Problem(curved, x, None, experiment1.feature_groups(x), 50, sigma=0.1, width=3.0)
-    frame = experiment1.limits(p, 0)
+    frame = experiment1.limits(
+        p, {name: ORIGINALS[name](p, 0) for name in ("Vanilla Gradients", "Gradient x Input")}, 0
+    )
     means = frame[frame["metric"] == "L1"].groupby(["limit", "parameter"])["value"].mean()
     assert means["SmoothGrad", 0.0] < 1e-6 < means["SmoothGrad", 0.01] < means["SmoothGrad", 0.3]
     assert means["Gradient x Input", 1.0] < 1e-6 < means["Gradient x Input", 0.95] < means["Gradient x Input", 0.0]

@@ -1,5 +1,6 @@
 """No free lunch: the statement on small runs, its statistic by hand, what users bring, and the figure."""
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,10 +16,10 @@ import locapprox as lx
 from experiments import no_free_lunch, user
 from experiments.no_free_lunch import Config
 from paper_figures import no_free_lunch as figure
-from paper_figures.__main__ import _no_free_lunch
-from paper_figures.results import read_no_free_lunch
+from paper_figures.results import read
+from paper_figures.style import style
 
-SMALL = Config("diabetes", "mlp", points=12, n_samples=600, replicates=3, width=3.2)
+SMALL = Config("diabetes", "mlp", points=12, n_samples=600, replicates=3, width=3.2, seeds=2, points_per_seed=12)
 CODE = """
 import torch
 import locapprox as lx
@@ -82,19 +83,21 @@ def mine(tmp_path, monkeypatch):
 
 
 def test_no_method_is_at_the_optimum_everywhere_unless_the_model_is_linear(results):
-    found = read_no_free_lunch(results)
-    curved, straight = (found.of("verdict", "diabetes", m).set_index("method") for m in ("mlp", "linear"))
-    assert set(curved.index) == set(lx.paper_methods())
+    found = read(results, "no_free_lunch")
+    curved, straight = (
+        found.of("verdict", "diabetes", m).set_index(["method", "training_seed"]) for m in ("mlp", "linear")
+    )
+    assert set(curved.index) == set(itertools.product(lx.paper_methods(), (0, 1)))
     assert not curved["best_everywhere"].any()
     assert curved["lost_low"].min() > 0.005  # not by rounding: by a part of the best constant's loss
     assert straight["best_everywhere"].all()
     additive = found.of("matrix", "diabetes", "linear").query("method in ['C-LIME', 'SmoothGrad', 'Vanilla Gradients']")
-    assert len(additive) == 24
+    assert len(additive) == 2 * 24
     assert additive["lost"].abs().max() < 1e-10  # the model is float32
 
 
 def test_on_its_own_neighbourhood_a_method_loses_next_to_nothing(results):
-    matrix = read_no_free_lunch(results).of("matrix", "diabetes", "mlp")
+    matrix = read(results, "no_free_lunch").of("matrix", "diabetes", "mlp").query("training_seed == 0")
     own = matrix[matrix["method"] == matrix["neighbourhood"]]
     assert len(own) == 8
     assert own["lost"].max() < 0.01
@@ -128,22 +131,28 @@ def test_means_intervals_and_verdict_by_hand():
 
 
 def test_the_figure_has_a_panel_per_model_and_says_what_it_shows(results, tmp_path):
-    drawn = figure.draw(read_no_free_lunch(results), tmp_path)
+    with style():
+        drawn = figure.draw(read(results, "no_free_lunch"), tmp_path / "figure")
     assert drawn.image.stat().st_size > 10_000
     assert drawn.image.with_suffix(".pdf").is_file()
-    assert "At the optimum everywhere: all (Diabetes, linear); none (Diabetes, MLP)." in drawn.caption
+    assert "At the optimum everywhere, first network: all (Diabetes, linear); none (Diabetes, MLP)." in drawn.caption
     with pytest.raises(FileNotFoundError, match="no_free_lunch has no finished run"):
-        read_no_free_lunch(tmp_path)
+        read(tmp_path, "no_free_lunch")
+    networks = drawn.numbers.set_index(["model", "method"])
+    assert (networks["networks"] == 2).all()
+    assert (networks.loc["linear", "best_everywhere"] == 2).all()
+    assert (networks.loc["mlp", "best_everywhere"] == 0).all()
 
 
 def test_from_the_command_line_with_ones_own_table_and_neighbourhood(mine):
-    words = "--data my.csv --target y --neighbourhoods my_code:Sphere --points 6 --n-samples 300 --width 3"
+    words = "--data my.csv --target y --neighbourhoods my_code:Sphere --points 6 --n-samples 300 --width 3 --seeds 1"
     command = [sys.executable, "-m", "experiments.no_free_lunch", *words.split(), "--out", "out"]
     subprocess.run(command, check=True, capture_output=True, timeout=250)
     matrix = pd.read_csv("out/no_free_lunch/my-mlp/matrix.csv")
     assert matrix["neighbourhood"].unique()[-1] == "Sphere"
     assert len(matrix) == 9 * 9
-    assert figure.main(Path("out")).is_file()
+    with style():
+        assert figure.draw(read(Path("out"), "no_free_lunch"), Path("out/figure")).image.is_file()
 
 
 def test_a_table_is_standardised_on_its_training_rows(mine):
@@ -235,14 +244,3 @@ def test_bad_tables_are_explained(mine):
 
 def test_a_loaded_network_is_a_module(mine):
     assert isinstance(user.load("my_code:network")(), nn.Module)
-
-
-def test_the_page_shows_the_figure_the_verdict_and_the_command(results, tmp_path):
-    found = read_no_free_lunch(results)
-    page = "\n".join(_no_free_lunch(found, figure.draw(found, tmp_path)))
-    assert "data:image/png;base64," in page
-    assert "worst_neighbourhood" in page
-    command = (
-        "python -m experiments.no_free_lunch --model linear --points 12 --n-samples 600 --replicates 3 --width 3.2"
-    )
-    assert command in page

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
 import paper_figures
-from paper_figures import experiment1
+from paper_figures import experiment1, experiment2, experiment3, no_free_lunch
 from paper_figures.__main__ import main
-from paper_figures.results import coincide, matrix, nearest, read, short_table
+from paper_figures.page import CHANGES
+from paper_figures.results import coincide, matrix, nearest, published, read
 from paper_figures.style import METHODS, number
 
 LOCAL = ("Vanilla Gradients", "SmoothGrad", "C-LIME")
@@ -25,44 +27,169 @@ def far(existing: str, engine: str) -> float:
     return 1 + METHODS.index(existing) + METHODS.index(engine) / 10
 
 
+def table(folder, experiment, data, model, **tables):
+    """A finished run of one experiment."""
+    run = folder / experiment / f"{data}-{model}"
+    run.mkdir(parents=True)
+    for name, rows in tables.items():
+        frame = pd.DataFrame(rows)
+        frame.insert(0, "data", data)
+        frame.insert(1, "model", model)
+        frame.to_csv(run / f"{name}.csv", index=False)
+    command = f"python -m experiments.{experiment} --data {data}"
+    manifest = {
+        "config": {"data": data, "model": model},
+        "metrics": [{"mse": 0.0123}, {"mse": 0.02}],
+        "command": command,
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     for data, model in (("who", "linear"), ("heloc", "ffnnA")):
-        run = folder / "experiment1" / f"{data}-{model}"
-        run.mkdir(parents=True)
-        own = {"data": data, "model": model}
         distances = [
-            {**own, "existing": a, "engine": b, "metric": m, "instance": i, "value": far(a, b) * (0.5 + i)}
+            {"existing": a, "engine": b, "metric": m, "instance": i, "value": v * (0.5 + i), "training_seed": seed}
             for a in METHODS
             for b in METHODS
             for m in ("L1", "cosine")
             for i in range(2)
+            for seed, v in ((0, far(a, b)), (1, float(a != b)))
         ]
         repeats = [
-            {**own, "method": m, "side": s, "metric": k, "instance": 0, "value": 0.2}
+            {"method": m, "side": s, "metric": k, "instance": 0, "value": 0.2}
             for m in ("LIME", "KernelSHAP", "SmoothGrad", "C-LIME")
             for s in ("existing", "engine")
             for k in ("L1", "cosine")
         ]
         limits = [
-            {**own, "limit": limit, "parameter": p, "metric": m, "instance": i, "value": abs(p - end) * (0.5 + i)}
+            {"limit": limit, "parameter": p, "metric": m, "instance": i, "value": abs(p - end) * (0.5 + i)}
             for limit, end, series in (("SmoothGrad", 0, (0.3, 0.1, 0.0)), ("Gradient x Input", 1, (0.0, 0.8, 1.0)))
             for p in series
             for m in ("L1", "cosine")
             for i in range(2)
         ]
-        convergence = [{**own, "n": n, "instance": 0, "value": 1 / n} for n in (4, 40, 400)]
-        tables = {"distances": distances, "repeats": repeats, "limits": limits, "ig_convergence": convergence}
-        for name, rows in tables.items():
-            pd.DataFrame(rows).to_csv(run / f"{name}.csv", index=False)
-        manifest = {"config": own, "metrics": {"mse": 0.0123}, "command": f"python -m it --data {data}"}
-        (run / "manifest.json").write_text(json.dumps(manifest))
+        convergence = [{"n": n, "instance": 0, "value": 1 / n} for n in (4, 40, 400)]
+        table(
+            folder,
+            "experiment1",
+            data,
+            model,
+            distances=distances,
+            repeats=repeats,
+            limits=limits,
+            ig_convergence=convergence,
+        )
+        layouts = [
+            (t, k, r, m, w) for t in (0, 1) for k in KINDS for r in REPLACE for m in METHODS for w in ("w", "w*x")
+        ]
+        keys = [
+            {
+                "training_seed": t,
+                "kind": k,
+                "replace": r,
+                "method": m,
+                "ranked_by": w,
+                "native": (w == "w") == (m in LOCAL),
+            }
+            for t, k, r, m, w in layouts
+        ]
+        curves = [{**key, "k": k, "mean": height(key) * k, "low": 0, "high": 9} for key in keys for k in (1, 2, 3)]
+        auc = [{**key, "instance": i, "auc": height(key) + i, "auc11": height(key)} for key in keys for i in (0, 1)]
+        cross = [
+            {
+                "kind": k,
+                "replace": r,
+                "effect": e,
+                "training_seed": t,
+                "value": v,
+                "low": v - 1,
+                "high": v + 1,
+                "seeds_low": v - 2,
+                "seeds_high": v + 2,
+            }
+            for k in KINDS
+            for r in REPLACE
+            for e, v in (("scaling", 3.0), ("neighbourhood", -1.0), ("interaction", 0.0))
+            for t in (-1, 0)
+        ]
+        verdict = [
+            {
+                "kind": k,
+                "replace": r,
+                "training_seed": t,
+                "native_split": True,
+                "crossed_split_by": "layout",
+                "better": "w",
+            }
+            for k in KINDS
+            for r in REPLACE
+            for t in (0, 1)
+        ]
+        table(folder, "experiment3", data, model, curves=curves, auc=auc, cross=cross, verdict=verdict)
+    recovery = [
+        {
+            "training_seed": 0,
+            "version": v,
+            "method": m,
+            "compared_with": w,
+            "metric": k,
+            "instance": i,
+            "value": i + len(m),
+        }
+        for v in ("existing", "framework")
+        for m in METHODS
+        for w in ("w", "w*x")
+        for k in ("L1", "cosine")
+        for i in range(3)
+    ]
+    table(folder, "experiment2", "who", "linear", recovery=recovery)
+    changes = [
+        {"change": c, "quantity": f"what {c} does", "authors": 0.0777, "ours": 0.1, "unit": "u", "note": "n"}
+        for c in CHANGES
+    ]
+    table(folder, "changes", "heloc", "ffnnA", changes=changes)
+    matrix = [
+        {"training_seed": 0, "method": a, "neighbourhood": b, "lost": 0.0 if a == b else 0.25}
+        for a in METHODS
+        for b in METHODS
+    ]
+    verdict = [
+        {"training_seed": t, "method": m, "best_everywhere": t == 0, "worst_neighbourhood": "LIME", "lost_low": 0.1 * t}
+        for m in METHODS
+        for t in (0, 1)
+    ]
+    table(folder, "no_free_lunch", "heloc", "ffnnA", matrix=matrix, verdict=verdict)
+    theory = folder / "theory"
+    (theory / "figures").mkdir(parents=True)
+    claims = {
+        "file": "stein",
+        "claim": "a gap closes",
+        "number": 0.01,
+        "relation": "<=",
+        "bound": 0.02,
+        "verdict": "holds",
+    }
+    pd.DataFrame([claims]).to_csv(theory / "claims.csv", index=False)
+    figure, _ = plt.subplots(figsize=(2, 1))
+    figure.savefig(theory / "figures" / "stein.png")
+    figure.savefig(theory / "figures" / "stein.pdf")
+    (theory / "figures.json").write_text(json.dumps({"stein": "The gap."}))
+    plt.close("all")
     return folder
 
 
+KINDS, REPLACE = ("bottom", "top"), ("baseline", "noise")
+
+
+def height(key):
+    """Of the curve of a method, and its AUC: distinct everywhere."""
+    return 1 + METHODS.index(key["method"]) + 10 * (key["ranked_by"] == "w") + 0.5 * key["training_seed"]
+
+
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
+def drawn(monkeypatch):
     """The matplotlib figures instead of files."""
     figures = []
 
@@ -70,7 +197,8 @@ def drawn(monkeypatch, tmp_path):
         figures.append(figure)
         return path
 
-    monkeypatch.setattr(experiment1, "save", keep)
+    for module in (experiment1, experiment2, experiment3, no_free_lunch):
+        monkeypatch.setattr(module, "save", keep)
     return figures
 
 
@@ -81,12 +209,16 @@ def test_heat_maps_show_the_means_of_the_file(results, drawn, tmp_path):
         assert shown == [number(far(a, b)) for a in METHODS for b in METHODS]
 
 
-def test_limit_plots_show_the_means_of_the_file(results, drawn, tmp_path):
-    experiment1.limits(read(results), "who", "linear", tmp_path)
-    left, right = drawn[0].axes
+def test_limit_plots_show_the_means_of_the_file_and_the_published_ones(results, drawn, tmp_path):
+    experiment1.limit_of(read(results), "who", "linear", "SmoothGrad", tmp_path)
+    experiment1.limit_of(read(results), "heloc", "ffnnA", "Gradient x Input", tmp_path)
+    left, right = (figure.axes[0] for figure in drawn)
     assert left.lines[0].get_ydata() == pytest.approx([0.3, 0.1, 0])
     assert right.lines[0].get_ydata() == pytest.approx([1, 0.2, 0])
     assert [t.get_text() for t in left.get_xticklabels()] == ["0.3", "0.1", "0"]
+    theirs = dict(zip(*right.lines[-1].get_data(), strict=True))
+    assert theirs[0] == pytest.approx(0.7184, abs=5e-5)  # a = 0
+    assert theirs[1] == pytest.approx(0.3455, abs=5e-5)  # a = 0.8
 
 
 def test_convergence_shows_every_model(results, drawn, tmp_path):
@@ -97,6 +229,74 @@ def test_convergence_shows_every_model(results, drawn, tmp_path):
     assert len(ax.lines) == 3
 
 
+def test_boxes_stand_at_the_medians_of_the_file(results, drawn, tmp_path):
+    picture = experiment2.boxes(read(results, "experiment2"), "who", "linear", "w", "L1", tmp_path)
+    (ax,) = drawn[0].axes
+    medians = sorted(
+        line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1 and len(line.get_ydata()) == 2
+    )
+    for method in METHODS:
+        assert medians.count(1 + len(method)) >= 2  # the middle one of i + len(method), twice
+    theirs = picture.published.set_index("method")
+    assert theirs.loc["LIME", "existing"] == pytest.approx(1.33576)
+
+
+def test_perturbation_curves_are_the_native_means_over_networks(results, drawn, tmp_path):
+    picture = experiment3.curves(read(results, "experiment3"), "heloc", "ffnnA", "bottom", tmp_path)
+    for ax in drawn[0].axes[:2]:
+        for line, method in zip(ax.lines, METHODS, strict=True):
+            own = 1.25 + METHODS.index(method) + 10 * (method in LOCAL)  # the mean of two networks
+            assert line.get_ydata() == pytest.approx([own, 2 * own, 3 * own])
+    assert picture.numbers.set_index("method").loc["LIME", "noise"] == pytest.approx(1.25)
+    assert picture.published.set_index("method").loc["LIME", "bottom baseline"] == pytest.approx(0.0231, abs=5e-5)
+
+
+def test_the_cross_shows_effects_as_shares_of_the_mean_area(results, drawn, tmp_path):
+    picture = experiment3.cross(read(results, "experiment3"), tmp_path)
+    mean = 0.5 + 1 + 3.5 + 5 + 0.25
+    dots = [line.get_xdata()[0] for line in drawn[0].axes[0].lines if line.get_marker() in ("o", "s")]
+    assert dots == pytest.approx([300 / mean, -100 / mean] * 2)
+    assert "Of 16 tests" in picture.caption
+    assert "16 separate methods" in picture.caption
+    assert "separates all methods in 16" in picture.caption
+
+
+def test_the_cells_of_the_cross(results, drawn, tmp_path):
+    experiment3.cells(read(results, "experiment3"), tmp_path)
+    additive, multiplicative = (c.lines[0].get_ydata() for c in drawn[0].axes[0].containers)
+    assert additive == pytest.approx([10.75 + 1 + 6, 0.75 + 1 + 6])  # of methods 5, 6 and 7
+    assert multiplicative == pytest.approx([10.75 + 1 + 2, 0.75 + 1 + 2])
+
+
+def test_no_free_lunch_counts_networks(results, drawn, tmp_path):
+    picture = no_free_lunch.draw(read(results, "no_free_lunch"), tmp_path)
+    row = picture.numbers.iloc[0]
+    assert (row["networks"], row["best_everywhere"], row["largest_lost_low"]) == (2, 1, pytest.approx(0.1))
+    shown = [text.get_text() for text in drawn[0].axes[0].texts]
+    assert shown == ["25"] * 56
+
+
+def test_figures_are_drawn_by_name_and_unknown_names_are_listed(results, tmp_path):
+    folder = main(("experiment2-who-linear-w-L1", "*-convergence"), results)
+    assert (folder / "experiment2-who-linear-w-L1.png").is_file()
+    assert (folder / "experiment1-convergence.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(ValueError, match="'figure7' is none of the figures:\n  experiment1-heloc-ffnnA-heatmap"):
+        main(("figure7",), results)
+    with pytest.raises(FileNotFoundError, match="no finished results"):
+        main((), tmp_path)
+
+
+def test_published_numbers_are_those_of_the_authors_stored_explanations(authors):
+    """Computed from the stored explanations, where they are."""
+    stored = {name: w.double() for name, w in authors("heloc_ffnnA").stored.items()}
+    codes = {"LIME": "lime", "KernelSHAP": "ks", "Occlusion": "oc", "Integrated Gradients": "ig"}
+    theirs = published("experiment1", "heloc", "ffnnA", "L1").set_index(["method", "other"])["value"]
+    for method, code in codes.items():
+        for other, code_ in codes.items():
+            value = float((stored[f"captum_{code}"] - stored[f"meta_{code_}"]).abs().sum(1).mean())
+            assert theirs[method, other] == pytest.approx(value, abs=2e-6)
+
+
 def test_nearest_tells_sampling_error_from_disagreement(results):
     table = nearest(read(results)).set_index(["data", "method"])
     assert table.loc[("heloc", "Occlusion"), "verdict"] == "nearest"
@@ -104,9 +304,9 @@ def test_nearest_tells_sampling_error_from_disagreement(results):
     assert table.loc[("heloc", "LIME"), ["own", "next_distance", "noise"]].tolist() == pytest.approx([0.5, 0.4, 0.2])
     assert table.loc[("heloc", "KernelSHAP"), "verdict"] == "no"
     assert table.loc[("heloc", "KernelSHAP"), "next"] == "LIME"
+    assert table.loc[("heloc", "KernelSHAP"), "networks"] == "1 of 2"  # the second network has 0 on its diagonal
+    assert table.loc[("heloc", "LIME"), "networks"] == "2 of 2"
     assert (table.loc["who", "verdict"] == "nearest").all()
-    short = short_table(nearest(read(results)))
-    assert short.loc[("heloc", "ffnnA"), "KernelSHAP"] == "0.9 / 0.4 ✗"
 
 
 def test_methods_that_coincide_in_theory():
@@ -126,18 +326,6 @@ def test_matrix_is_in_the_order_of_the_methods(results):
 )
 def test_numbers_fit_a_cell(value, text):
     assert number(value) == text
-
-
-def test_the_page_holds_everything(results):
-    page = main(results)
-    text = page.read_text()
-    assert text.count("data:image/png;base64,") == 5
-    assert 'src="http' not in text
-    assert "0.0123" in text
-    assert "python -m it --data heloc" in text
-    for name in ("who-linear-distances", "heloc-ffnnA-limits", "ig_convergence"):
-        assert (page.parent / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-        assert (page.parent / f"{name}.png").is_file()
 
 
 def test_nothing_finished_is_said(tmp_path):

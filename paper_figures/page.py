@@ -1,0 +1,161 @@
+"""One static page that holds every figure, the numbers behind it, the published ones, and the commands."""
+
+import base64
+import html
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from paper_figures.experiment1 import METRICS
+from paper_figures.results import Runs, nearest, published
+from paper_figures.style import Picture, title
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #222 }
+h1 { font-size: 1.6rem } h2 { border-top: 1px solid #ccc; padding-top: 1rem; margin-top: 3rem }
+img { max-width: 100%; height: auto } figure { margin: 2rem 0 } figcaption { color: #444; overflow-wrap: anywhere }
+.table, pre { overflow-x: auto } table { border-collapse: collapse; font-size: .8rem; margin: .5rem 0 }
+td, th { padding: .15rem .6rem; text-align: right } tr:nth-child(even) { background: #f3f3f3 }
+details { margin: .3rem 0 } summary { cursor: pointer; color: #0b5394 } code { font-size: .8rem }
+nav ul { columns: 2; padding-left: 1.2rem } @media (max-width: 40rem) { nav ul { columns: 1 } }
+"""
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Which explanation should I choose? Regenerated</title><link rel="icon" href="data:,">
+<style>{style}</style></head><body>
+<h1>“Which Explanation Should I Choose?”, regenerated</h1>
+<p>Every empirical figure of Han, Srinivas and Lakkaraju (NeurIPS 2022) from public data by one engine, beside what the
+authors' public checkpoints and stored explanations give (four of their eight models), and what does not hold.</p>
+<nav><ul>{contents}</ul></nav>
+{body}
+</body></html>
+"""
+SECTIONS = {
+    "experiment1": (
+        "Experiment 1: existing methods and their framework instances",
+        "Every method by its original library (rows) and as an instance of the framework (columns), and two limits.",
+    ),
+    "experiment2": (
+        "Experiment 2: recovery of the model's weights",
+        "A linear and a logistic model: which explanations recover w, and which w ⊙ x? Of the logistic model, w are "
+        "the coefficients of the logit: a linear surrogate of the probability recovers its direction at best.",
+    ),
+    "experiment3": (
+        "Experiment 3: perturbation tests, and what they test",
+        "As published, each method is ranked by what it reports. So methods differ in two things: their neighbourhood, "
+        "and whether their weights are multiplied by the input. The cross ranks each method both ways.",
+    ),
+    "no_free_lunch": ("No free lunch", "Every method's error on every neighbourhood, beyond the least possible one."),
+}
+CHANGES = {
+    "kernels": "The authors' framework never used the LIME and Shapley kernels: a (B,) weight times a (B, 1) residual "
+    "is (B, B), and its sum is the unweighted one. Their figure 1 compares unweighted fits on fair masks.",
+    "descent": "The authors fit by stochastic gradient descent on four fifths of the samples; the least-squares "
+    "solution has a closed form, which the engine uses.",
+    "limits": "Vanilla Gradients and Gradient × Input are limits; the authors stop at σ = 0.01 and a = 0.95, which "
+    "leaves a bias on networks with kinks. Here they are point masses.",
+    "k": "The published perturbation tests stop at k = 11 features, whatever the table has.",
+    "scaling": "The published perturbation tests compare weights that are multiplied by the input with weights that "
+    "are not. The right column counts the tests in which that layout alone separates all methods.",
+    "checkpoint": "The authors keep the checkpoint with the best loss on the test set; here a tenth of the training "
+    "rows chooses it.",
+}
+
+
+def index(
+    found: Mapping[str, Runs],
+    drawn: Mapping[str, Picture],
+    theory: tuple[pd.DataFrame, list[tuple[Path, str]]] | None,
+) -> str:
+    """The page as text; images are part of it."""
+    sections: dict[str, tuple[str, list[str]]] = {}
+    for name, (heading, words) in SECTIONS.items():
+        if name not in found:
+            continue
+        body = [f"<p>{html.escape(words)}</p>"]
+        if name == "experiment1":
+            body += [*_models(found[name]), *_nearest(found[name])]
+        prefix = name.replace("_", "-")
+        body += [_figure(key, picture) for key, picture in drawn.items() if key.startswith(prefix)]
+        sections[name] = heading, [*body, _commands(found[name].commands)]
+    if "changes" in found:
+        sections["changes"] = (
+            "What changed, and why",
+            [*_changes(found["changes"]), _commands(found["changes"].commands)],
+        )
+    if theory is not None:
+        claims, images = theory
+        body = [
+            "<p>Every statement the framework rests on, as a computed number held against a bound.</p>",
+            table(claims),
+        ]
+        body += [_image(path, text) + "</figure>" for path, text in images]
+        sections["theory"] = "Theory checks", [*body, _commands(["python -m theory_checks"])]
+    contents = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in sections.items())
+    text = "\n".join(f'<h2 id="{n}">{h}</h2>\n' + "\n".join(b) for n, (h, b) in sections.items())
+    return PAGE.format(style=STYLE, contents=contents, body=text)
+
+
+def _models(runs: Runs) -> Iterable[str]:
+    rows = []
+    for (data, model), manifest in zip(runs.runs, runs.manifests, strict=True):
+        every = manifest["metrics"] if isinstance(manifest["metrics"], list) else [manifest["metrics"]]
+        theirs = published("models", data, model).set_index("quantity")["value"].to_dict()
+        for metric in every[0]:
+            values = [one[metric] for one in every]
+            ends = {"first network": values[0], "least": min(values), "largest": max(values)}
+            row = {"model": title(data, model), "test metric": metric, **ends, "networks": len(values)}
+            rows.append({**row, "authors' checkpoint": theirs.get(metric)})
+    yield "<h3>Models</h3>"
+    yield table(pd.DataFrame(rows))
+
+
+def _nearest(runs: Runs) -> Iterable[str]:
+    for metric in METRICS:
+        yield f"<details><summary>Is the own instance the nearest? ({metric}, mean over inputs)</summary>"
+        yield table(nearest(runs, metric))
+        yield (
+            "<p><i>own</i>: original to its own framework instance; <i>noise</i>: the distance that sampling alone "
+            "gives; <i>next</i>: the nearest other instance, those apart that coincide in theory; <i>networks</i>: on "
+            "how many trained networks the own instance is nearest, or within noise.</p></details>"
+        )
+
+
+def _changes(runs: Runs) -> Iterable[str]:
+    frame = runs.tables["changes"]
+    for change, words in CHANGES.items():
+        part = frame[frame["change"] == change].drop(columns="change")
+        if len(part):
+            yield f"<p>{html.escape(words)}</p>"
+            yield table(part)
+
+
+def _figure(name: str, picture: Picture) -> str:
+    parts = [_image(picture.image, picture.caption, name)]
+    parts += [_details("Numbers", table(picture.numbers))]
+    if picture.published is not None:
+        parts += [_details("Published (the authors' stored explanations)", table(picture.published))]
+    return "\n".join([*parts, _details("Command", f"<code>python -m paper_figures {name}</code>"), "</figure>"])
+
+
+def _image(path: Path, caption: str, name: str | None = None) -> str:
+    png, text = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
+    link = f' <a href="{path.stem}.pdf">PDF</a>' if name else ""
+    place = f' id="{name}"' if name else ""
+    return f'<figure{place}><img alt="{text}" src="data:image/png;base64,{png}"><figcaption>{text}{link}</figcaption>'
+
+
+def _commands(commands: Iterable[str]) -> str:
+    return _details(
+        "Commands that made these results", f"<pre><code>{html.escape(chr(10).join(commands))}</code></pre>"
+    )
+
+
+def _details(summary: str, inside: str) -> str:
+    return f"<details><summary>{summary}</summary>{inside}</details>"
+
+
+def table(frame: pd.DataFrame) -> str:
+    text = frame.to_html(index=False, float_format=lambda value: f"{value:.3g}", na_rep="", border=0)
+    return f'<div class="table">{text}</div>'

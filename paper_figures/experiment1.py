@@ -96,7 +96,7 @@ def limit_of(runs: Runs, data: str, model: str, limit: str, path: Path) -> Pictu
         ax.plot(theirs["other"].map(place), theirs["value"], "x", color="0.3", label="the authors' stored values")
     ax.set_xticks(range(len(order)), [f"{value:g}" for value in order])
     ax.set(xlabel=f"{parameter} (last: the exact limit)", ylabel="mean L1 distance")
-    ax.set_title(f"{title(data, model)}: {name}", fontsize=8)
+    ax.set_title(f"{title(data, model)}:\n{name}", fontsize=8)
     top = max(one.groupby("parameter")["value"].mean().max(), theirs["value"].max() if len(theirs) else 0)
     ax.set_ylim(0, LEAST_HEIGHT if top < LEAST_HEIGHT else None)
     ax.legend(frameon=False)

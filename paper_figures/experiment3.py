@@ -139,7 +139,7 @@ def cells(runs: Runs, path: Path) -> Picture:
             ax.set_ylim(0, None)
             ax.set_xticks([0, 1], ["w", "w ⊙ x"])
             ax.tick_params(labelsize=6)
-            if row is axes[0]:
+            if (data, model) == runs.runs[0]:
                 ax.set_title(f"{kind}-k, {replace}", fontsize=8)
         row[0].set_ylabel(title(data, model).replace(", ", ",\n"), fontsize=7)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)

@@ -39,8 +39,8 @@ def draw(found: Runs, path: Path) -> Picture:
     bar.set_label("regret, as a share of the best constant's loss")
     figure.suptitle("What each explanation (row) loses on each neighbourhood (column); red: its own", fontsize=8)
     caption = (
-        "Regret on every neighbourhood (numbers: per cent of the best constant's loss; red: the method's own; dark "
-        "also where it is negative, as for a surrogate that misses rows to be interpolated). At the optimum "
+        "Regret on every neighbourhood (numbers: per cent of the best constant's loss, ≫: over 100; red: the method's "
+        "own; dark also where it is negative, as for a surrogate that misses rows to be interpolated). At the optimum "
         f"everywhere, first network: {'; '.join(everywhere(found, run) for run in found.runs)}."
     )
     return Picture(save(figure, path), caption, over_networks(found))
@@ -79,7 +79,7 @@ def panel(ax: Axes, matrix: pd.DataFrame, verdict: pd.DataFrame, name: str, labe
     for i, method in enumerate(lost.index):
         for j, where in enumerate(lost.columns):
             if values[i, j] >= NUMBERED:
-                text = ">100" if values[i, j] > 1 else f"{100 * values[i, j]:.0f}"
+                text = "≫" if values[i, j] > 1 else f"{100 * values[i, j]:.0f}"
                 dark = NORM(values[i, j]) < 0.6
                 ax.text(j, i, text, ha="center", va="center", fontsize=6, color="w" if dark else "k")
             if method == where:

@@ -46,7 +46,12 @@ SECTIONS = {
         "As published, each method is ranked by what it reports. So methods differ in two things: their neighbourhood, "
         "and whether their weights are multiplied by the input. The cross ranks each method both ways.",
     ),
-    "no_free_lunch": ("No free lunch", "Every method's error on every neighbourhood, beyond the least possible one."),
+    "no_free_lunch": (
+        "No free lunch",
+        "Every method's error on every neighbourhood, beyond the least possible one. “Best everywhere” means that no "
+        "interval (95 %, over inputs and draws) excludes the optimum; networks after the first are explained at few "
+        "inputs, so it says less there.",
+    ),
 }
 CHANGES = {
     "kernels": "The authors' framework never used the LIME and Shapley kernels: a (B,) weight times a (B, 1) residual "

@@ -9,7 +9,7 @@ python -m experiments.experiment1 --data who --model ffnnA --out results/paper
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import locapprox as lx
 from experiments import networks, originals, runs
 from experiments.data import Table, load
-from experiments.originals import ORIGINALS, SAMPLED, Problem
+from experiments.originals import SAMPLED, Problem
 
 SIGMAS = (0.3, 0.2, 0.1, 0.05, 0.01)
 STARTS = (0.0, 0.5, 0.65, 0.8, 0.95)
@@ -77,7 +77,7 @@ def compute(config: Config, table: Table, out: Path) -> runs.Results:
     ]
     tables = {
         "distances": pd.concat(frames, ignore_index=True),
-        "repeats": repeats(p, config.seed),
+        "repeats": repeats(p, config.seed, out / "originals"),
         "limits": limits(p, theirs[0], config.seed),
         "ig_convergence": ig_convergence(p, config),
     }
@@ -135,17 +135,15 @@ def distances(p: Problem, theirs: Mapping[str, Tensor], seed: int) -> pd.DataFra
     return pd.concat(rows(), ignore_index=True)
 
 
-def repeats(p: Problem, seed: int) -> pd.DataFrame:
+def repeats(p: Problem, seed: int, cache: Path) -> pd.DataFrame:
     few = replace(p, x=p.x[::EVERY], target=None if p.target is None else p.target[::EVERY])
 
     def rows() -> Iterator[pd.DataFrame]:
+        a, b = (originals.computed(few, s, cache) for s in (seed + 1, seed + 2))
         for name in SAMPLED:
-            again: dict[str, Callable[[int], Tensor]] = {
-                "existing": lambda s, name=name: ORIGINALS[name](few, s),  # type: ignore[misc]
-                "engine": lambda s, name=name: weights(few, engine(few)[name], s),  # type: ignore[misc]
-            }
-            for side, run in again.items():
-                yield compared(run(seed + 1), run(seed + 2), method=name, side=side)
+            yield compared(a[name], b[name], method=name, side="existing")
+            ours = (weights(few, engine(few)[name], s) for s in (seed + 1, seed + 2))
+            yield compared(*ours, method=name, side="engine")
 
     return pd.concat(rows(), ignore_index=True)
 

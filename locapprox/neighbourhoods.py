@@ -225,7 +225,7 @@ class Multiplicative(_Placement):
         """
         base = self._base(x).to(weights.dtype).mean(1)
         gap = x.to(weights.dtype) - base
-        square = self._group_sum(x, gap.square()).unsqueeze(1)
+        square = self.group_sum(x, gap.square()).unsqueeze(1)
         per_feature = torch.where(square > 0, weights / square, 0.0)
         return self._lift(x, per_feature) * gap.unsqueeze(1), base.expand(x.shape)
 
@@ -263,7 +263,7 @@ class Multiplicative(_Placement):
         base = torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device)
         return base.unsqueeze(0) if base.ndim == x.ndim else base.expand(x.shape[1:])[None, None]
 
-    def _group_sum(self, x: Tensor, entries: Tensor) -> Tensor:
+    def group_sum(self, x: Tensor, entries: Tensor) -> Tensor:
         """(b, *input shape) -> (b, d), summed over each feature's entries."""
         flat = entries.flatten(1)
         if self.features is None:
@@ -278,4 +278,4 @@ class Multiplicative(_Placement):
         if not all_finite(x):
             raise ValueError('x has NaN or infinite values, so the kernel has no distance in x: use measured_in="xi"')
         gap = x.double().unsqueeze(1) - self._base(x).double()
-        return self._group_sum(x, gap.square().mean(1)) @ removed.mT
+        return self.group_sum(x, gap.square().mean(1)) @ removed.mT

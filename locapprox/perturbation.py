@@ -1,4 +1,4 @@
-"""Perturbation tests: what changes when the features said to matter least, or most, are perturbed."""
+"""Perturbation tests: what the prediction does when features are perturbed in the order that an explanation gives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,32 +20,45 @@ from locapprox.method import Method
 from locapprox.models import Array, Scores, Target, as_tensor, evaluation_mode, whole_number
 from locapprox.neighbourhoods import Additive, Baseline, Features, Multiplicative
 
-Kind = Literal["bottom", "top"]
+Kind = Literal["bottom", "top", "deletion", "insertion"]
 Replace = Literal["baseline", "noise"]
 Ties = Literal["average", "argsort"]
+SIGNED = ("deletion", "insertion")  # ranked by the weight itself, and measured by the prediction itself
 
 
 @dataclass(frozen=True, eq=False)
 class PerturbationTest:
-    """`changes`: one row per method, k and instance, with the mean absolute change of the prediction."""
+    """`changes`: one row per method, k and instance: the mean absolute change of the prediction, or, for deletion and
+    insertion, the `prediction` itself."""
 
     changes: pd.DataFrame
     kind: Kind
     replace: Replace
 
+    @property
+    def measure(self) -> str:
+        """The column of `changes` that holds the result."""
+        return "prediction" if self.kind in SIGNED else "change"
+
     def curves(self, level: float = 0.95) -> pd.DataFrame:
         """Mean over instances and t interval, one row per method and k."""
-        return _intervals(self.changes, ["method", "k"], "change", level)
+        return _intervals(self.changes, ["method", "k"], self.measure, level)
 
     def auc(self, up_to: int | None = None) -> pd.DataFrame:
-        """The mean of the curve over k = 1 … up_to (default: all), one row per method and instance."""
+        """The area under each instance's curve: its mean over k = 1 … up_to (default: all), one row per method and
+        instance. With deletion and insertion k = 0 … up_to and the first and last count half (trapezoids)."""
         some = self.changes if up_to is None else self.changes[self.changes["k"] <= up_to]
-        return some.groupby(["method", "instance"], sort=False)["change"].mean().rename("auc").reset_index()
+        values = some.pivot_table(index=["method", "instance"], columns="k", values=self.measure, sort=False)
+        weight = np.ones(values.shape[1])
+        if self.kind in SIGNED and len(weight) > 1:
+            weight[[0, -1]] = 0.5
+        return values.mul(weight / weight.sum()).sum(axis=1, skipna=False).rename("auc").reset_index()
 
     def summary(self, up_to: int | None = None, level: float = 0.95) -> pd.DataFrame:
-        """Mean AUC and t interval per method, best first: low for the bottom features, high for the top ones."""
+        """Mean AUC and t interval per method, best first: low for bottom and deletion, high for top and insertion."""
         table = _intervals(self.auc(up_to), ["method"], "auc", level)
-        return table.sort_values("mean", ascending=self.kind == "bottom", kind="stable", ignore_index=True)
+        ascending = self.kind in ("bottom", "deletion")
+        return table.sort_values("mean", ascending=ascending, kind="stable", ignore_index=True)
 
     def compare(self, up_to: int | None = None, level: float = 0.95) -> pd.DataFrame:
         """Every pair of methods by a paired t test of their AUCs over instances; p by Holm (1979) over all pairs."""
@@ -76,11 +89,15 @@ def perturbation_test(
     target: Target = None,
     seed: int = 0,
 ) -> PerturbationTest:
-    """Section 5.3 of Han et al. 2022: perturb the k features of least (bottom) or largest (top) |weight|, every k ≤ d.
+    """Perturb k features in the order that each explanation gives, for every k ≤ d.
 
     Main arguments:
-        weights: explanations of x by name: Explanations, or tensors with a weight for every entry of x, or for every
-            label of `features`.
+        kind: "bottom" and "top" (section 5.3 of Han et al. 2022): the k features of least or largest |weight| are
+            perturbed, and the absolute change of the prediction is measured. "deletion" and "insertion" (Petsiuk et al.
+            2018): the k features of largest weight, sign included, are set to the baseline, or they alone are not, and
+            the prediction itself is measured, from k = 0. Low is good for bottom and deletion.
+        weights: explanations of x by name: Explanations, or tensors, with a weight for every label of `features`, or
+            for every entry of x (those of one label are added up: a patch's weight is that of its pixels).
         replace: "baseline" sets the features to `baseline`; "noise" adds Normal(0, σ²), `draws` times afresh to x.
 
         ties: "average" over random orders of features of equal |weight|, another one in each draw (with a baseline
@@ -95,6 +112,8 @@ def perturbation_test(
         if given not in get_args(allowed):
             raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {given!r}")
     draws, seed = whole_number(draws, "draws"), whole_number(seed, "seed", least=0)
+    if kind in SIGNED and replace != "baseline":
+        raise ValueError(f'kind="{kind}" sets features to the baseline: replace must be "baseline"; got {replace!r}')
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
     if not weights:
@@ -105,7 +124,7 @@ def perturbation_test(
     check_instances(inputs, names, Method("perturbation test", Additive(PointMass(0.0)), SquaredError()))
     replaced.check(inputs)
     d = inputs[0].numel() if features is None else int(torch.as_tensor(features).max()) + 1
-    sizes = {name: _sizes(name, given, len(inputs), d).to(inputs.device) for name, given in weights.items()}
+    sizes = {name: _sizes(name, given, inputs, mask, d, kind) for name, given in weights.items()}
     rng = torch.Generator(inputs.device).manual_seed(seed)
     moved = torch.ones(len(inputs), d, dtype=torch.bool, device=inputs.device)
     if features is None:
@@ -114,7 +133,8 @@ def perturbation_test(
         moved = (there != inputs.unsqueeze(1)).any(1).reshape(-1, d)
     tied = ties == "average" and any(_tied(size, moved) for size in sizes.values())
     rounds = draws if replace == "noise" or tied else 1
-    changes = torch.zeros(len(sizes), len(inputs), d, dtype=torch.float64, device=inputs.device)
+    ks = torch.arange(0 if kind in SIGNED else 1, d + 1, device=inputs.device)
+    changes = torch.zeros(len(sizes), len(inputs), len(ks), dtype=torch.float64, device=inputs.device)
     with evaluation_mode(model):
         scores = Scores(model, inputs, x, target)
         for _ in range(rounds):
@@ -122,20 +142,23 @@ def perturbation_test(
             order = torch.rand(len(inputs), d, generator=rng, device=rng.device).argsort(-1)
             for i in torch.arange(len(inputs), device=inputs.device).split(max(1, scores.rows_per_call // d)):
                 some, lift, remove = inputs[i], mask.at(inputs, i), replaced.at(inputs, i)
-                before = scores.values(some.unsqueeze(1), i)[:, 0]
+                before = scores.values(some.unsqueeze(1), i)
                 for change, size in zip(changes, sizes.values(), strict=True):
-                    keep = 1 - _first(size[i], kind, order[i] if ties == "average" else None).to(some.dtype)
+                    first = _first(size[i], ks, kind != "bottom", order[i] if ties == "average" else None)
+                    keep = (first if kind == "insertion" else ~first).to(some.dtype)
                     if replace == "noise":
                         touched = 1 - lift.place(torch.ones_like(some), keep)
                         placed = some.unsqueeze(1) + touched * noise[i].unsqueeze(1)
                     else:
                         placed = remove.place(some, keep)
-                    change[i] += (scores.values(placed, i)[:, 0] - before).abs().double() / rounds
+                    after = scores.values(placed, i)
+                    change[i] += (after if kind in SIGNED else (after - before).abs())[:, 0].double() / rounds
     index = pd.MultiIndex.from_product(
-        [list(weights), range(len(inputs)), range(1, d + 1)], names=["method", "instance", "k"]
+        [list(weights), range(len(inputs)), ks.tolist()], names=["method", "instance", "k"]
     )
-    frame = pd.DataFrame({"change": changes.flatten().cpu().numpy()}, index=index).reset_index()
-    return PerturbationTest(frame, kind, replace)
+    test = PerturbationTest(index.to_frame(index=False), kind, replace)
+    test.changes[test.measure] = changes.flatten().cpu().numpy()
+    return test
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -145,23 +168,26 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted[np.argsort(order)]
 
 
-def _sizes(name: str, given: Any, b: int, d: int) -> Float[Tensor, "b d"]:
-    w = torch.as_tensor(given.weights if isinstance(given, Explanation) else given).detach()
-    if w.ndim < 2 or tuple(w.flatten(1).shape) != (b, d):
-        raise ValueError(f"weights: {name!r} has shape {tuple(w.shape)}; expected {b} instances of {d} features")
+def _sizes(name: str, given: Any, x: Tensor, mask: Multiplicative, d: int, kind: Kind) -> Float[Tensor, "b d"]:
+    w = torch.as_tensor(given.weights if isinstance(given, Explanation) else given).detach().to(x.device)
+    if w.shape == x.shape and d < x[0].numel():
+        w = mask.group_sum(x, w)
+    if w.ndim < 2 or tuple(w.flatten(1).shape) != (len(x), d):
+        raise ValueError(f"weights: {name!r} has shape {tuple(w.shape)}; expected {len(x)} instances of {d} features")
     if not bool(torch.isfinite(w).all()):
         raise ValueError(f"weights: {name!r} has NaN or infinite values")
-    return w.flatten(1).abs()
+    return w.flatten(1) if kind in SIGNED else w.flatten(1).abs()
 
 
-def _first(size: Float[Tensor, "b d"], kind: Kind, order: Int[Tensor, "b d"] | None) -> Bool[Tensor, "b d d"]:
-    """Row k − 1: the k features of least or largest size, equal ones in the given order, or as argsort has it."""
-    down = kind == "top"
+def _first(
+    size: Float[Tensor, "b d"], ks: Int[Tensor, " k"], down: bool, order: Int[Tensor, "b d"] | None
+) -> Bool[Tensor, "b k d"]:
+    """The k features of least size (or largest: down), equal ones in the given order, or as argsort has it."""
     if order is None:
         ranked = size.argsort(-1, descending=down)
     else:
         ranked = order.gather(1, size.gather(1, order).argsort(dim=-1, descending=down, stable=True))
-    return ranked.argsort(-1).unsqueeze(1) <= torch.arange(size.shape[1], device=size.device)[:, None]
+    return ranked.argsort(-1).unsqueeze(1) < ks[:, None]
 
 
 def _tied(size: Float[Tensor, "b d"], moved: Bool[Tensor, "b d"]) -> bool:

@@ -2,14 +2,16 @@
 
 import fnmatch
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import tyro
+from tqdm.auto import tqdm
 
 from paper_figures import experiment1, experiment2, experiment3, no_free_lunch, page
-from paper_figures.results import EXPERIMENTS, read
+from paper_figures.results import EXPERIMENTS, Runs, read
 from paper_figures.style import Picture, style
 
 MODULES = {
@@ -27,15 +29,16 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Path
         names: figures to draw: names, their beginnings, or patterns with *; default: all.
         results: the folder with the results of the experiments.
     """
-    found = {name: read(results, name) for name in EXPERIMENTS if any(results.glob(f"{name}/*/manifest.json"))}
+    found = finished(results)
     if not found:
         raise FileNotFoundError(f"{results} has no finished results; python -m experiments.paper makes them")
-    figures: dict[str, Callable[[Path], Picture]] = {}
-    for experiment, module in MODULES.items():
-        figures |= module.figures(found[experiment]) if experiment in found else {}
-    folder = results / "figures"
-    with style():
-        drawn = {name: figures[name](folder / name) for name in chosen(list(figures), names)}
+    folder, wanted = results / "figures", chosen(list(figures(found)), names)
+    workers = min(joblib.cpu_count(), len(wanted))
+    slices = [wanted[i :: 3 * workers] for i in range(3 * workers)]
+    parts = joblib.Parallel(workers, return_as="generator")(joblib.delayed(draw)(results, s, folder) for s in slices)
+    bar = tqdm(parts, "figures", total=len(slices), delay=2, leave=False)
+    pictures = {name: picture for part in bar for name, picture in part.items()}
+    drawn = {name: pictures[name] for name in wanted}
     if names:
         return folder
     index = folder / "index.html"
@@ -45,15 +48,32 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Path
     return index
 
 
-def chosen(figures: Sequence[str], names: Sequence[str]) -> list[str]:
+def finished(results: Path) -> dict[str, Runs]:
+    """By experiment: those of which something is finished."""
+    return {name: read(results, name) for name in EXPERIMENTS if any(results.glob(f"{name}/*/manifest.json"))}
+
+
+def figures(found: Mapping[str, Runs]) -> dict[str, Callable[[Path], Picture]]:
+    """What draws each figure, by its name."""
+    return {name: f for e, module in MODULES.items() if e in found for name, f in module.figures(found[e]).items()}
+
+
+def draw(results: Path, names: Sequence[str], folder: Path) -> dict[str, Picture]:
+    """Some of the figures, in a process that reads the results itself: quicker than sending them."""
+    every = figures(finished(results)) if names else {}
+    with style():
+        return {name: every[name](folder / name) for name in names}
+
+
+def chosen(every: Sequence[str], names: Sequence[str]) -> list[str]:
     """The figures that one of the names means, in their order; all without names."""
     meant: set[str] = set()
     for name in names:
-        matches = {f for f in figures if f.startswith(name) or fnmatch.fnmatchcase(f, name)}
+        matches = {f for f in every if f.startswith(name) or fnmatch.fnmatchcase(f, name)}
         if not matches:
-            raise ValueError(f"{name!r} is none of the figures:\n  " + "\n  ".join(figures))
+            raise ValueError(f"{name!r} is none of the figures:\n  " + "\n  ".join(every))
         meant |= matches
-    return [figure for figure in figures if not names or figure in meant]
+    return [figure for figure in every if not names or figure in meant]
 
 
 def theory(results: Path) -> tuple[pd.DataFrame, list[tuple[Path, str]]] | None:

@@ -228,7 +228,7 @@ def test_integrated_gradients_of_cubes():
     torch.testing.assert_close(experiment1.weights(p, method, n=4), x**3)
 
 
-def test_limits_end_exactly_and_repeats_cover_the_sampled_methods(diabetes):
+def test_limits_end_exactly_and_repeats_cover_the_sampled_methods(diabetes, tmp_path):
     table, net = diabetes
     curved = nn.Sequential(net, nn.Tanh()).eval()
     x = table.x_explain[:2]
@@ -239,7 +239,7 @@ def test_limits_end_exactly_and_repeats_cover_the_sampled_methods(diabetes):
     means = frame[frame["metric"] == "L1"].groupby(["limit", "parameter"])["value"].mean()
     assert means["SmoothGrad", 0.0] < 1e-6 < means["SmoothGrad", 0.01] < means["SmoothGrad", 0.3]
     assert means["Gradient x Input", 1.0] < 1e-6 < means["Gradient x Input", 0.95] < means["Gradient x Input", 0.0]
-    repeats = experiment1.repeats(p, 0)
+    repeats = experiment1.repeats(p, 0, tmp_path)
     assert set(repeats["method"]) == set(SAMPLED)
     assert (repeats["value"] > 0).all()
 

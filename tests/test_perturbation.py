@@ -105,6 +105,50 @@ def test_groups_move_together(tanh_net, x):
     np.testing.assert_allclose(got[:, :2], torch.stack(expected, 1).numpy(), rtol=1e-10)
 
 
+def test_a_groups_weight_is_the_sum_of_its_entries(tanh_net, x):
+    labels = [0, 0, 1, 2, 2, 3]
+    w = torch.tensor([[1.0, -3.0, 0.5, 1.0, 2.0, 0.1]]).expand(5, 6).to(x)
+    summed = torch.tensor([[-2.0, 0.5, 3.0, 0.1]]).expand(5, 4)
+    for kind in ("bottom", "top", "deletion", "insertion"):
+        by_entry, by_label = (
+            lx.perturbation_test(tanh_net, x, {"w": given}, kind=kind, features=labels) for given in (w, summed)
+        )
+        assert by_entry.changes.equals(by_label.changes)
+
+
+@pytest.mark.parametrize("kind", ["deletion", "insertion"])
+def test_deletion_and_insertion_written_out(tanh_net, x, kind):
+    """The prediction while the features of largest weight, sign included, leave or return; areas by trapezoids."""
+    w = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    test = lx.perturbation_test(tanh_net, x, {"w": w}, kind=kind, baseline=0.7)
+    got = test.changes.pivot_table(index="instance", columns="k", values="prediction")
+    assert got.columns.tolist() == list(range(7))
+    for i in range(len(x)):
+        order = sorted(range(6), key=lambda j: -float(w[i, j]))
+        rows = []
+        for k in range(7):
+            moved = x[i].clone() if kind == "deletion" else torch.full_like(x[i], 0.7)
+            moved[order[:k]] = 0.7 if kind == "deletion" else x[i][order[:k]]
+            rows.append(float(tanh_net(moved[None]).detach()))
+        np.testing.assert_allclose(got.loc[i], rows, rtol=1e-10)
+        area = test.auc().set_index("instance")["auc"][i]
+        assert area == pytest.approx(np.trapezoid(rows) / 6, rel=1e-10)
+
+
+def test_the_right_order_wins_deletion_and_insertion(x):
+    """f = w·x: contributions w ⊙ x are the right order, so deletion falls fastest and insertion rises fastest."""
+    slope = torch.linspace(-2, 3, 6, dtype=x.dtype)
+    weights = {"reversed": -slope * x, "good": slope * x}
+    for kind in ("deletion", "insertion"):
+        test = lx.perturbation_test(lambda r: r @ slope, x, weights, kind=kind)
+        assert test.summary()["method"].tolist() == ["good", "reversed"]
+        ends = test.curves().query("method == 'good'").set_index("k")["mean"]
+        both = {0: float((x @ slope).mean()), 6: 0.0}
+        if kind == "insertion":
+            both = {0: 0.0, 6: both[0]}
+        assert all(ends[k] == pytest.approx(value, abs=1e-12) for k, value in both.items())
+
+
 def test_area_order_and_comparisons(x):
     """f = w·x with w known: w ⊙ x is the right order for a baseline, its reverse the worst."""
     slope = torch.linspace(0.5, 3, 6, dtype=x.dtype)
@@ -152,6 +196,8 @@ def test_bad_input_is_named(tanh_net, x):
         lx.perturbation_test(tanh_net, x, {"w": torch.full_like(x, torch.nan)})
     with pytest.raises(ValueError, match="baseline"):
         lx.perturbation_test(tanh_net, x, {"w": x}, baseline=torch.zeros(4))
+    with pytest.raises(ValueError, match='kind="insertion" sets features to the baseline'):
+        lx.perturbation_test(tanh_net, x, {"w": x}, kind="insertion", replace="noise")
     with pytest.raises(ValueError, match="sigma must be positive"):
         lx.perturbation_test(tanh_net, x, {"w": x}, sigma=0.0)
     with pytest.raises(ValueError, match="draws must be a whole number"):

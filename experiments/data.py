@@ -115,7 +115,7 @@ def fetch(folder: str, file: str, origin: str | None = AUTHORS) -> Path:
         raise FileNotFoundError(
             f"{file} could not be downloaded ({type(error).__name__}: {error}). Either connect to the internet (it is "
             f"fetched once from {origin}), or set LOCAPPROX_DATA to a folder that has it as {folder}/{file}"
-        ) from error
+        ) from None  # the cause is four tracebacks long, and said
 
 
 @cache

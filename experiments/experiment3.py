@@ -99,12 +99,13 @@ def layouts(p: Problem, n_samples: int, seed: int) -> dict[tuple[str, str], Tens
 
 def changes(p: Problem, config: Config) -> Iterator[pd.DataFrame]:
     """The change of the prediction per method, layout, k and instance, for the four tests."""
-    given = {f"{method}|{layout}": w for (method, layout), w in layouts(p, config.n_samples, config.seed).items()}
+    every = layouts(p, config.n_samples, config.seed)
+    method_of, layout_of = ({str(key): key[i] for key in every} for i in (0, 1))
     for kind, replace in TESTS:
         test = lx.perturbation_test(
             p.model,
             p.x,
-            given,
+            {str(key): w for key, w in every.items()},
             kind=kind,  # type: ignore[arg-type]
             replace=replace,  # type: ignore[arg-type]
             baseline=p.baseline,
@@ -114,8 +115,8 @@ def changes(p: Problem, config: Config) -> Iterator[pd.DataFrame]:
             seed=config.seed,
         )
         frame = test.changes
-        names = frame.pop("method").str.split("|", expand=True)
-        yield frame.assign(kind=kind, replace=replace, method=names[0], ranked_by=names[1])
+        key = frame.pop("method")
+        yield frame.assign(kind=kind, replace=replace, method=key.map(method_of), ranked_by=key.map(layout_of))
 
 
 def curves(frame: pd.DataFrame) -> pd.DataFrame:

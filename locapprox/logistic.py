@@ -1,10 +1,12 @@
 """Least squares with a logistic surrogate: damped Gauss–Newton on rows that are kept."""
 
+import copy
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from locapprox.evaluate import LINKS
 from locapprox.losses import Loss
@@ -80,11 +82,17 @@ class GaussNewton:
         ridge = 1e-10 * gram.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None] * torch.eye(gram.shape[-1]).to(gram)
         return eliminate(gram + ridge, rhs[:, None], self.exact, self.at_exact.logit()[:, None])[0][:, 0]
 
-    def minimise(self, weight: Float[Tensor, "B n"], theta: Float[Tensor, "B p"]) -> Float[Tensor, "B p"]:
-        damping = torch.full_like(theta[:, :1, None], 1e-6)
+    def minimise(
+        self,
+        weight: Float[Tensor, "B n"],
+        theta: Float[Tensor, "B p"],
+        damping: Float[Tensor, "B 1 1"] | None = None,
+        steps: int = MOST_STEPS,
+    ) -> Float[Tensor, "B p"]:
+        damping = torch.full_like(theta[:, :1, None], 1e-6) if damping is None else damping
         value, nothing = self.objective(theta, weight), self.no_change()
         moving = torch.ones_like(value, dtype=torch.bool)
-        for _ in range(MOST_STEPS):
+        for step_number in range(steps):
             gram, pull = self.normal(theta, weight)
             diagonal = gram.diagonal(dim1=-2, dim2=-1)
             floor = 1e-12 * diagonal.amax(-1, keepdim=True) + torch.finfo(gram.dtype).tiny
@@ -101,18 +109,29 @@ class GaussNewton:
             moving &= ~done
             if not bool(moving.any()):
                 return theta
+            if 2 * int(moving.sum()) <= len(moving):  # the others wait no longer
+                rest, left = moving.nonzero()[:, 0], steps - step_number - 1
+                further = self.of(rest).minimise(weight[rest], theta[rest], damping[rest], left)
+                return theta.index_copy(0, rest, further)
         warn(
             f"the logistic surrogate of {int(moving.sum())} problem(s) did not converge in {MOST_STEPS} steps (is the "
             "output close to a step function?); widen the neighbourhood or use Linear()",
         )
         return theta
 
+    def of(self, problems: Tensor) -> "GaussNewton":
+        """Some of the problems."""
+        some = copy.copy(self)
+        some.y, some.at_exact = self.y[problems], self.at_exact[problems]
+        some.G = None if self.G is None else self.G[problems]
+        return some
+
     def objective(self, theta: Float[Tensor, "B p"], weight: Float[Tensor, "B n"]) -> Float[Tensor, " B"]:
         s, slope = LINKS["logistic"](theta @ self.X.mT)
         total = self.loss.value * (weight * (self.y - s).square()).sum(-1)
         if self.G is not None:
-            w = theta[:, None, : self.G.shape[-1]]
-            total = total + self.loss.gradient * (weight * (self.G - slope[..., None] * w).square().sum(-1)).sum(-1)
+            rest = torch.addcmul(self.G, slope[..., None], theta[:, None, : self.G.shape[-1]], value=-1)
+            total = total + self.loss.gradient * (weight * vector_norm(rest, dim=-1).square()).sum(-1)
         return total / weight.sum(-1)
 
     def normal(
@@ -130,8 +149,8 @@ class GaussNewton:
             gram[:, :d] += cross
             gram[:, :, :d] += cross.mT
             gram += w.square().sum(-1)[:, None, None] * weighted_gram(self.X, weight * bend.square())
-            rest = self.G - slope[..., None] * w[:, None]
-            pull[:, :d] += ((weight * slope)[..., None] * rest).sum(1)
+            rest = torch.addcmul(self.G, slope[..., None], w[:, None], value=-1)
+            pull[:, :d] += ((weight * slope)[:, None] @ rest)[:, 0]
             pull += (weight * bend * (rest @ w[..., None]).squeeze(-1)) @ self.X
         return gram, pull[:, None]
 

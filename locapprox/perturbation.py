@@ -127,12 +127,12 @@ def perturbation_test(
     sizes = {name: _sizes(name, given, inputs, mask, d, kind) for name, given in weights.items()}
     rng = torch.Generator(inputs.device).manual_seed(seed)
     moved = torch.ones(len(inputs), d, dtype=torch.bool, device=inputs.device)
-    if features is None:
+    if features is None and replace == "baseline":
         there = replaced.place(inputs, inputs.new_zeros(1, d))[:, 0]
         there = there if there.ndim > inputs.ndim else there.unsqueeze(1)  # a background sample has an axis of its own
         moved = (there != inputs.unsqueeze(1)).any(1).reshape(-1, d)
-    tied = ties == "average" and any(_tied(size, moved) for size in sizes.values())
-    rounds = draws if replace == "noise" or tied else 1
+    tied = {name: ties == "average" and _tied(size, moved) for name, size in sizes.items()}
+    rounds = draws if replace == "noise" or any(tied.values()) else 1
     ks = torch.arange(0 if kind in SIGNED else 1, d + 1, device=inputs.device)
     changes = torch.zeros(len(sizes), len(inputs), len(ks), dtype=torch.float64, device=inputs.device)
     with evaluation_mode(model):
@@ -143,8 +143,8 @@ def perturbation_test(
             for i in torch.arange(len(inputs), device=inputs.device).split(max(1, scores.rows_per_call // d)):
                 some, lift, remove = inputs[i], mask.at(inputs, i), replaced.at(inputs, i)
                 before = scores.values(some.unsqueeze(1), i)
-                for change, size in zip(changes, sizes.values(), strict=True):
-                    first = _first(size[i], ks, kind != "bottom", order[i] if ties == "average" else None)
+                for change, (name, size) in zip(changes, sizes.items(), strict=True):
+                    first = _first(size[i], ks, kind != "bottom", order[i] if tied[name] else None)
                     keep = (first if kind == "insertion" else ~first).to(some.dtype)
                     if replace == "noise":
                         touched = 1 - lift.place(torch.ones_like(some), keep)

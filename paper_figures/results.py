@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class Runs:
     tables: dict[str, pd.DataFrame]  # by name of the file: all runs one below the other
     manifests: list[dict[str, Any]]
 
-    @property
+    @cached_property
     def runs(self) -> list[tuple[str, str]]:
         """(data, model) of every run."""
         frame = next(iter(self.tables.values()))[["data", "model"]].drop_duplicates()

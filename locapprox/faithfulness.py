@@ -123,10 +123,10 @@ def measured(
             check_instances(inputs, names, Method(column.name, column.neighbourhood, column.loss))
             scores = Scores(model, inputs, x, target, batch_size)
             table = evaluate(column, inputs, scores, explanations, intercept, n_samples, seed)
-        for j, name in enumerate(explanations):
-            labels = {"method": name, "neighbourhood": column.name, "loss": loss_name(column.loss)}
-            values = {key: value[:, j].cpu().numpy() for key, value in table.items()}
-            frames.append(pd.DataFrame({**labels, "instance": range(len(inputs)), **values}))
+        labels = {"neighbourhood": column.name, "loss": loss_name(column.loss)}
+        rows = pd.MultiIndex.from_product([explanations, range(len(inputs))], names=["method", "instance"])
+        values = {key: value.mT.flatten().cpu().numpy() for key, value in table.items()}
+        frames.append(pd.DataFrame({**labels, **values}, index=rows).reset_index())
     return pd.concat(frames, ignore_index=True)
 
 

@@ -34,7 +34,7 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Path
         raise FileNotFoundError(f"{results} has no finished results; python -m experiments.paper makes them")
     folder, wanted = results / "figures", chosen(list(figures(found)), names)
     workers = min(joblib.cpu_count(), len(wanted))
-    slices = [wanted[i :: 3 * workers] for i in range(3 * workers)]
+    slices = [wanted[i :: 2 * workers] for i in range(2 * workers)]
     parts = joblib.Parallel(workers, return_as="generator")(joblib.delayed(draw)(results, s, folder) for s in slices)
     bar = tqdm(parts, "figures", total=len(slices), delay=2, leave=False)
     pictures = {name: picture for part in bar for name, picture in part.items()}

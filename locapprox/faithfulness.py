@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -124,9 +125,10 @@ def measured(
             scores = Scores(model, inputs, x, target, batch_size)
             table = evaluate(column, inputs, scores, explanations, intercept, n_samples, seed)
         labels = {"neighbourhood": column.name, "loss": loss_name(column.loss)}
-        rows = pd.MultiIndex.from_product([explanations, range(len(inputs))], names=["method", "instance"])
+        names = np.repeat(list(explanations), len(inputs))
         values = {key: value.mT.flatten().cpu().numpy() for key, value in table.items()}
-        frames.append(pd.DataFrame({**labels, **values}, index=rows).reset_index())
+        instance = np.tile(np.arange(len(inputs)), len(explanations))
+        frames.append(pd.DataFrame({"method": names, **labels, "instance": instance, **values}))
     return pd.concat(frames, ignore_index=True)
 
 

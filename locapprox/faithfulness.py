@@ -125,10 +125,10 @@ def measured(
             scores = Scores(model, inputs, x, target, batch_size)
             table = evaluate(column, inputs, scores, explanations, intercept, n_samples, seed)
         labels = {"neighbourhood": column.name, "loss": loss_name(column.loss)}
-        names = np.repeat(list(explanations), len(inputs))
+        method = np.repeat(list(explanations), len(inputs))
         values = {key: value.mT.flatten().cpu().numpy() for key, value in table.items()}
         instance = np.tile(np.arange(len(inputs)), len(explanations))
-        frames.append(pd.DataFrame({"method": names, **labels, "instance": instance, **values}))
+        frames.append(pd.DataFrame({"method": method, **labels, "instance": instance, **values}))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -9,7 +9,7 @@ endif
 export MPLBACKEND ?= Agg
 INPUTS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test paper theory bench lint clean
+.PHONY: demo test paper paper-images theory bench lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.experiments
@@ -20,6 +20,9 @@ test: $(VENV)/.dev lint
 
 paper: $(VENV)/.experiments
 	$(BIN)/python -m experiments.paper
+
+paper-images: $(VENV)/.experiments
+	$(BIN)/python -m experiments.paper_images
 
 theory: $(VENV)/.experiments
 	$(BIN)/python -m theory_checks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import experiment1, experiment2, experiment3, no_free_lunch
+from experiments import experiment1, experiment2, experiment3, experiment4, no_free_lunch
 from experiments.paper import Options, run_all
 
 # The kernel's width is √d, d entries per input: the paper's 1 leaves masks of these tables hardly any weight.
@@ -48,6 +48,9 @@ CONFIGS = [
         no_free_lunch.Config(name, model, points=POINTS, width=WIDTH[name], replicates=3, seeds=1)
         for name, model in MODELS
     ],
+    experiment4.Config(
+        "digits", "cnn", 2, points=POINTS, n_samples=1000, replicates=2, patches=(1, 4), points_studied=5
+    ),
 ]
 
 if __name__ == "__main__":

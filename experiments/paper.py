@@ -27,6 +27,7 @@ from experiments import (
     experiment1,
     experiment2,
     experiment3,
+    experiment4,
     networks,
     no_free_lunch,
     originals,
@@ -56,9 +57,10 @@ SECONDS = {
     "changes": 3.0,
     "experiment1": 10.0,
     "experiment2": 5.0,
+    "experiment4": 600.0,
 }
 ORIGINALS = ("experiment1", "experiment2")  # they need captum's explanations
-TRAINING = {"ffnnA": 10.0, "ffnnB": 15.0, "ffnnC": 20.0}
+TRAINING = {"ffnnA": 10.0, "ffnnB": 15.0, "ffnnC": 20.0, "lenet": 20.0, "resnet": 400.0}
 ALONE = {"theory": "theory_checks --out {out}/theory", "figures": "paper_figures --results {out}"}
 
 
@@ -174,8 +176,12 @@ def preparations(config: Any, out: Path) -> list[schedule.Task]:
     """What experiments share, each a task of its own, so that no two processes compute the same entry of a cache."""
     name = f"{config.data}-{config.model}"
     select_on: Literal["validation", "test"] = getattr(config, "select_on", "validation")
-    recipe = networks.recipe(config.data, config.model, select_on, config.seed)  # its seeds are trained together
     cost = TRAINING.get(config.model, 2.0) * (3 if config.data == "heloc" else 1)
+    if isinstance(config, experiment4.Config):
+        return [
+            schedule.Task(f"networks/{name}-{select_on}", partial(experiment4.trained, config, out / "networks"), cost)
+        ]
+    recipe = networks.recipe(config.data, config.model, select_on, config.seed)  # its seeds are trained together
     shared = [schedule.Task(f"networks/{name}-{select_on}", partial(trained, recipe, config, out), cost)]
     if name_of(config).startswith(ORIGINALS):
         first = (shared[0].name,)

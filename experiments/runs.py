@@ -29,7 +29,13 @@ from tqdm.auto import tqdm
 PACKAGES = ("locapprox", "torch", "captum", "scikit-learn", "numpy", "pandas")
 IDENTITY = ("config", "code", "data", "packages")
 OURS = {".csv", ".json", ".png", ".pdf", ".html"}  # files that a results folder is made of
-STARTERS = {"paper.py", "demo.py", "schedule.py", "bench.py"}  # start or time experiments, and compute no result
+STARTERS = {
+    "paper.py",
+    "paper_images.py",
+    "demo.py",
+    "schedule.py",
+    "bench.py",
+}  # start or time experiments, and compute no result
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 

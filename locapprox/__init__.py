@@ -18,6 +18,8 @@ from locapprox.explain import explain_mean as explain_mean
 from locapprox.explanation import Explanation as Explanation
 from locapprox.explanation import load as load
 from locapprox.faithfulness import faithfulness as faithfulness
+from locapprox.hugging_face import ImageClassifier as ImageClassifier
+from locapprox.hugging_face import hugging_face as hugging_face
 from locapprox.images import Blurred as Blurred
 from locapprox.images import ChannelMean as ChannelMean
 from locapprox.images import as_images as as_images

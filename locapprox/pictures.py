@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from locapprox.explanation import Explanation
 
@@ -49,22 +48,25 @@ def picture(
 
 
 def pictures(
-    images: Tensor,
+    images: Any,
     attributions: Mapping[str, Any],
     *,
     sign: str = "all",
     outliers: float = 2.0,
     overlay: bool = False,
+    shared: bool = True,
     names: Sequence[str] | None = None,
 ) -> Figure:
     """A row per image, a column per method, and the images first.
 
     `attributions` maps names to Explanations, or tensors (b, height, width) or (b, channels, height, width). One
     symmetric scale per method, shared by its images, ends as in `picture`: methods differ in units (a gradient per unit
-    of x, a contribution in units of f), images of one method do not.
+    of x, a contribution in units of f), images of one method do not. shared=False gives every picture its own: where a
+    probability is near 1 its gradient is small, and would not be seen beside others.
     """
     if not attributions:
         raise ValueError("attributions is empty: give explanations by name")
+    images = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
     columns = {}
     for name, given in attributions.items():
         maps = given.on_input() if isinstance(given, Explanation) else torch.as_tensor(given)
@@ -81,11 +83,13 @@ def pictures(
         if names is not None:
             row[0].set_ylabel(names[i], fontsize=8)
         for ax, values in zip(row[1:], columns.values(), strict=True):
-            picture(values[i], images[i] if overlay else None, limit=scale(values, outliers), ax=ax)
+            end = scale(values if shared else values[i], outliers)
+            picture(values[i], images[i] if overlay else None, limit=end, ax=ax)
     for ax, name in zip(axes[0], ["image", *columns], strict=True):
         ax.set_title(name, fontsize=8)
     bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), COLOURS), ax=axes, fraction=0.03, pad=0.01, extend="both")
-    bar.set_label(f"weight ÷ end of its method's scale ({100 - outliers:g} % of Σ|w|)", fontsize=8)
+    whose = "its method's scale" if shared else "its scale"
+    bar.set_label(f"weight ÷ end of {whose} ({100 - outliers:g} % of Σ|w|)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return figure
 

@@ -10,7 +10,7 @@ import pandas as pd
 import tyro
 from tqdm.auto import tqdm
 
-from paper_figures import experiment1, experiment2, experiment3, no_free_lunch, page
+from paper_figures import experiment1, experiment2, experiment3, experiment4, no_free_lunch, page
 from paper_figures.results import EXPERIMENTS, Runs, read
 from paper_figures.style import Picture, style
 
@@ -19,6 +19,7 @@ MODULES = {
     "experiment2": experiment2,
     "experiment3": experiment3,
     "no_free_lunch": no_free_lunch,
+    "experiment4": experiment4,
 }
 
 

@@ -29,7 +29,7 @@ def draw(found: Runs, path: Path) -> Picture:
     """All models, two side by side."""
     across = min(COLUMNS, len(found.runs))
     down = -(-len(found.runs) // across)
-    size = (WIDTH, 2.45 * down * 2 / (across + 0.2) * (across / 2) + 0.9)
+    size = (WIDTH if across > 1 else 0.75 * WIDTH, 2.45 * down * 2 / (across + 0.2) * (across / 2) + 0.9)
     figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, sharey="row")
     for ax in grid.flat[len(found.runs) :]:
         ax.set_visible(False)
@@ -37,7 +37,8 @@ def draw(found: Runs, path: Path) -> Picture:
         panel(ax, first(found, "matrix", run), first(found, "verdict", run), title(*run), i + across >= len(found.runs))
     bar = figure.colorbar(ScalarMappable(NORM, SEQUENTIAL), ax=grid, shrink=0.8, pad=0.01, extend="both", aspect=40)
     bar.set_label("regret, as a share of the best constant's loss")
-    figure.suptitle("What each explanation (row) loses on each neighbourhood (column); red: its own", fontsize=8)
+    heading = ["What each explanation (row) loses on each neighbourhood (column);", "red: its own"]
+    figure.suptitle((" " if across > 1 else "\n").join(heading), fontsize=8)
     caption = (
         "Regret on every neighbourhood (numbers: per cent of the best constant's loss, ≫: over 100; red: the method's "
         "own; dark also where it is negative, as for a surrogate that misses rows to be interpolated). At the optimum "

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from paper_figures.experiment1 import METRICS
+from paper_figures.experiment4 import summary
 from paper_figures.results import Runs, nearest, published
 from paper_figures.style import Picture, title
 
@@ -52,6 +53,10 @@ SECTIONS = {
         "interval (95 %, over inputs and draws) excludes the optimum; networks after the first are explained at few "
         "inputs, so it says less there.",
     ),
+    "experiment4": (
+        "Experiment 4: images",
+        "The same on image models: LIME, KernelSHAP and Occlusion explain patches, the others pixels.",
+    ),
 }
 CHANGES = {
     "kernels": "The authors' framework never used the LIME and Shapley kernels: a (B,) weight times a (B, 1) residual "
@@ -79,8 +84,10 @@ def index(
         if name not in found:
             continue
         body = [f"<p>{html.escape(words)}</p>"]
-        if name == "experiment1":
-            body += [*_models(found[name]), *_nearest(found[name])]
+        if name in ("experiment1", "experiment4"):
+            body += _models(found[name])
+        body += _nearest(found[name]) if name == "experiment1" else []
+        body += _images(found[name]) if name == "experiment4" else []
         prefix = name.replace("_", "-")
         body += [_figure(key, picture) for key, picture in drawn.items() if key.startswith(prefix)]
         sections[name] = heading, [*body, _commands(found[name].commands)]
@@ -125,6 +132,13 @@ def _nearest(runs: Runs) -> Iterable[str]:
             "gives; <i>next</i>: the nearest other instance, those apart that coincide in theory; <i>networks</i>: on "
             "how many trained networks the own instance is nearest, or within noise.</p></details>"
         )
+
+
+def _images(runs: Runs) -> Iterable[str]:
+    yield "<h3>Which method wins where</h3><p>The least error among the methods that were not fitted there.</p>"
+    yield table(summary(runs))
+    for run, manifest in zip(runs.runs, runs.manifests, strict=True):
+        yield f"<p>{title(*run)}, patches switched off at random: {html.escape(manifest['recommend'])}</p>"
 
 
 def _changes(runs: Runs) -> Iterable[str]:

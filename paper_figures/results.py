@@ -11,8 +11,8 @@ import pandas as pd
 from paper_figures.style import FAMILIES, METHODS
 
 ROUNDING = 1e-6  # distances that differ by less differ by rounding only
-ORDER = ("linear", "logistic", "mlp", "cnn", "ffnnA", "ffnnB", "ffnnC")
-EXPERIMENTS = ("experiment1", "experiment2", "experiment3", "no_free_lunch", "changes")
+ORDER = ("linear", "logistic", "mlp", "cnn", "ffnnA", "ffnnB", "ffnnC", "lenet", "resnet")
+EXPERIMENTS = ("experiment1", "experiment2", "experiment3", "no_free_lunch", "changes", "experiment4")
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ WIDTH = 5.5  # inches, a text column
 SEQUENTIAL = "viridis"  # perceptually uniform
 
 TABLES = {"who": "WHO", "heloc": "HELOC", "diabetes": "Diabetes", "breast_cancer": "Breast cancer", "digits": "Digits"}
+TABLES |= {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 MODELS = {
     "linear": "linear",
     "logistic": "logistic",
@@ -37,6 +38,8 @@ MODELS = {
     "ffnnC": "network C",
     "mlp": "MLP",
     "cnn": "CNN",
+    "lenet": "LeNet",
+    "resnet": "ResNet",
 }
 
 

@@ -225,6 +225,23 @@ def test_wrong_images_for_the_model(cnn, images):
         lx.explain(cnn, images, lx.vanilla_gradients(), target=4)
 
 
+def test_squared_error_on_pixels_with_few_samples(cnn, images):
+    """768 weights from 400 rows: ridge by generalised cross-validation, which beats no explanation on fresh draws.
+
+    The model's gradient is the yardstick: C-LIME's weights tend to it.
+    """
+    x = images[:2]
+    with pytest.warns(UserWarning, match="n_samples"):
+        few = lx.explain(cnn, x, lx.c_lime(0.1), n_samples=400, target=1)
+    assert bool(torch.isfinite(few.weights).all())
+    gradient = lx.explain(cnn, x, lx.smoothgrad(0.1), n_samples=4000, target=1).weights.flatten(1)
+    left = (few.weights.flatten(1) - gradient).norm(dim=1) / gradient.norm(dim=1)
+    enough = lx.explain(cnn, x, lx.c_lime(0.1), n_samples=6000, target=1).weights.flatten(1)
+    exact = (enough - gradient).norm(dim=1) / gradient.norm(dim=1)
+    assert bool((left < 1).all())
+    assert bool((exact < left / 3).all())
+
+
 @pytest.mark.parametrize("sign", ["all", "positive", "negative", "absolute_value"])
 def test_signs_and_scale_are_captums(sign):
     w = torch.randn(3, 12, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 3
@@ -259,6 +276,12 @@ def test_a_row_per_image_and_a_column_per_method(cnn, images, labels):
     assert [ax.get_title() for ax in axes[:3]] == ["image", "Occlusion", "Vanilla Gradients"]
     gradient = [ax.images[0] for ax in axes[2::3]]
     assert len({image.norm.vmax for image in gradient}) == 1  # one scale per method
+    plt.close(figure)
+    figure = lx.pictures(images.numpy(), {"Vanilla Gradients": explained["Vanilla Gradients"]}, shared=False)
+    maps = explained["Vanilla Gradients"].weights.sum(1).numpy()
+    ends = [ax.images[0].norm.vmax for ax in figure.axes[1:8:2]]
+    assert ends == [scale(one) for one in maps]
+    assert len(set(ends)) == 4
     plt.close(figure)
     with pytest.raises(ValueError, match="attributions: 'x' is"):
         lx.pictures(images, {"x": torch.zeros(4, 8, 8)})

@@ -94,11 +94,10 @@ def _table(
     sha256: dict[str, str],
     classes: tuple[str, ...] = (),
 ) -> Table:
-    """The explained images are spread over the test set, and so over the classes of a sorted one."""
-    every = max(1, len(x_test) // EXPLAINED)
+    """The explained images are drawn at random: the first few are of several classes even if the files are sorted."""
+    some = torch.randperm(len(x_test), generator=torch.Generator().manual_seed(0))[:EXPLAINED]
     pixels = tuple(",".join(map(str, i)) for i in np.ndindex(*x.shape[1:]))
-    explained = x_test[::every][:EXPLAINED]
-    return Table(name, "classification", x, y, x_test, y_test, explained, pixels, sha256, classes)
+    return Table(name, "classification", x, y, x_test, y_test, x_test[some], pixels, sha256, classes)
 
 
 def _digests(paths: list[Path]) -> dict[str, str]:

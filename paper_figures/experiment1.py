@@ -46,7 +46,7 @@ def heat_maps(runs: Runs, data: str, model: str, path: Path) -> Picture:
             vmin=0,
             annot=means.map(number).to_numpy(),
             fmt="",
-            annot_kws={"size": 7},
+            annot_kws={"size": 7, "in_layout": False},
             linewidths=0.5,
             cbar_kws={"pad": 0.02},
             xticklabels=short(means.columns),

@@ -72,11 +72,11 @@ def curves(runs: Runs, data: str, model: str, kind: str, path: Path) -> Picture:
 def cross(runs: Runs, path: Path) -> Picture:
     """Both effects for every model and test, in per cent of the test's mean AUC."""
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 0.36 * len(runs.runs) * 2 + 1.7), sharey=True)
-    auc, effects = runs.tables["auc"], runs.tables["cross"]
-    rows = []
+    effects, rows = runs.tables["cross"], []
+    scales = runs.tables["auc"].groupby(["data", "model", "kind", "replace"])["auc"].mean() / 100
     for ax, (kind, replace) in zip(axes.flat, TESTS, strict=True):
         for i, (data, model) in enumerate(runs.runs):
-            scale = auc[_is(auc, data, model, kind, replace)]["auc"].mean() / 100
+            scale = scales[data, model, kind, replace]
             for j, (effect, (label, marker, colour)) in enumerate(EFFECTS.items()):
                 chosen = _is(effects, data, model, kind, replace) & (effects["effect"] == effect)
                 one = effects[chosen & (effects["training_seed"] == -1)].iloc[0]

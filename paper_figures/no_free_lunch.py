@@ -82,7 +82,7 @@ def panel(ax: Axes, matrix: pd.DataFrame, verdict: pd.DataFrame, name: str, labe
             if values[i, j] >= NUMBERED:
                 text = "≫" if values[i, j] > 1 else f"{100 * values[i, j]:.0f}"
                 dark = NORM(values[i, j]) < 0.6
-                ax.text(j, i, text, ha="center", va="center", fontsize=6, color="w" if dark else "k")
+                ax.text(j, i, text, ha="center", va="center", fontsize=6, color="w" if dark else "k", in_layout=False)
             if method == where:
                 ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor="#d62728", lw=1.5))
     ax.set_yticks(range(len(lost.index)), short(lost.index))

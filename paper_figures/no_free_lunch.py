@@ -29,14 +29,14 @@ def draw(found: Runs, path: Path) -> Picture:
     """All models, two side by side."""
     across = min(COLUMNS, len(found.runs))
     down = -(-len(found.runs) // across)
-    size = (WIDTH if across > 1 else 0.75 * WIDTH, 2.45 * down * 2 / (across + 0.2) * (across / 2) + 0.9)
+    size = (WIDTH, 2.23 * down + 0.9) if across > 1 else (0.75 * WIDTH, 3.9)
     figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, sharey="row")
     for ax in grid.flat[len(found.runs) :]:
         ax.set_visible(False)
     for i, (ax, run) in enumerate(zip(grid.flat, found.runs, strict=False)):
         panel(ax, first(found, "matrix", run), first(found, "verdict", run), title(*run), i + across >= len(found.runs))
     bar = figure.colorbar(ScalarMappable(NORM, SEQUENTIAL), ax=grid, shrink=0.8, pad=0.01, extend="both", aspect=40)
-    bar.set_label("regret, as a share of the best constant's loss")
+    bar.set_label("regret ÷ loss of the best constant")
     heading = ["What each explanation (row) loses on each neighbourhood (column);", "red: its own"]
     figure.suptitle((" " if across > 1 else "\n").join(heading), fontsize=8)
     caption = (

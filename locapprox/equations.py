@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from locapprox.losses import Loss
-from locapprox.solve import eliminate, ridge, weighted_gram
+from locapprox.solve import Shrunk, eliminate, ridge, weighted_gram
 
 Solved = tuple[Tensor, Tensor | None]  # θ (b, k, p); M (g, p, p), or None
 
@@ -105,7 +105,7 @@ class NormalEquations:
 
     def shrink(
         self, mix: Float[Tensor, "m s"], exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"], rows: float
-    ) -> Solved:
+    ) -> tuple[Tensor, Shrunk]:
         """As `solve`, with ridge on the weights in units of their feature's spread; see `ridge`."""
         gram, rhs = self.system(mix)
         mean = self.total("x", mix) / self.total("weight", mix)[:, None]

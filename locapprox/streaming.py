@@ -12,7 +12,7 @@ from locapprox.equations import NormalEquations, Solved
 from locapprox.losses import Loss
 from locapprox.notices import warn
 from locapprox.sampling import Block, Sample
-from locapprox.solve import design, leave_out, rounding, shifts
+from locapprox.solve import Shrunk, design, leave_out, rounding, shifts
 
 GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
 
@@ -69,6 +69,7 @@ class StreamedFit:
         everything = torch.eye(sets, dtype=self.sample.dtype, device=exact.device)[:1]
         self.check_weights(everything, len(exact))
         self.check_resolution(everything)
+        inverse: Tensor | Shrunk | None
         shrunk = False
         if self.too_few(exact):
             theta, inverse = self.equations.shrink(everything, exact, target, self.rows / self.unit)
@@ -215,10 +216,11 @@ class StreamedFit:
         )
         return scale * steps.square().sum(0), scale * extra, len(used)
 
-    def leave_out(self, theta: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    def leave_out(self, theta: Tensor, inverse: Tensor | Shrunk) -> tuple[Tensor, Tensor]:
         """Standard errors and the mean loss when every unit of the draw is left out in turn."""
         shape, k = theta.shape, self.sample.k
-        apart = k > 1 and len(inverse) == shape[0] * k  # a matrix for every score: scores become instances
+        problems = len(inverse.kept if isinstance(inverse, Shrunk) else inverse)
+        apart = k > 1 and problems == shape[0] * k  # a matrix for every score: scores become instances
         theta = theta.reshape(-1, 1, shape[-1]) if apart else theta
         first, second, nothing = torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta[..., 0])
         total, weights, enumerated = torch.zeros_like(nothing), nothing.new_zeros(1), False
@@ -234,8 +236,9 @@ class StreamedFit:
                 rows = slice(block.fixed, None)
                 e = leave_out(X[rows], weight[:, rows], inverse, rest[..., rows], block.unit)
                 pull = weight[:, None, rows] * e
-                one, two = shifts(X[rows], inverse, pull, block.unit)
-                first, second = first + one, second + two
+                if not isinstance(inverse, Shrunk):  # then standard errors are unknown
+                    one, two = shifts(X[rows], inverse, pull, block.unit)
+                    first, second = first + one, second + two
                 total += (pull * e).sum(-1)
             if block.fixed:
                 enumerated, rest = True, rest[..., : block.fixed]

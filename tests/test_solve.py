@@ -169,6 +169,21 @@ def test_few_rows_are_ridge_by_generalised_cross_validation(given, n, per_instan
         assert bool(e.standard_error[i].isnan().all())  # ridge has a bias that nobody knows
 
 
+@pytest.mark.parametrize("unit", [1, 2])
+@pytest.mark.parametrize("shared", [False, True])
+def test_leaving_out_needs_no_inverse_of_its_own_for_every_problem(unit, shared):
+    """The same residuals from basis and diagonal as from M = basis diag(1 / kept) basisᵀ written out."""
+    b, k, n, p = 2, 3, 8, 4
+    X, rest, weight = randn(n, p), randn(b, k, n, seed=1), randn(b, n, seed=2).square()
+    basis, kept = randn(1 if shared else b, p, p, seed=3), 50 + randn(b * k, p, seed=4).square()
+    scores = rest.reshape(b * k, 1, n)
+    full = basis.repeat_interleave(b * k // len(basis), 0)
+    dense = (full / kept[:, None]) @ full.mT
+    weight = weight.repeat_interleave(k, 0)
+    got = solve.leave_out(X, weight, solve.Shrunk(basis, kept), scores, unit)
+    torch.testing.assert_close(got, solve.leave_out(X, weight, dense, scores, unit))
+
+
 def test_badly_scaled_features_are_no_rank_loss(given):
     """Columns of size 1e-6 and 1e6 beside each other: accurate, relative to each."""
     x, scale = torch.zeros(1, 4, dtype=F64), torch.tensor([1e-6, 1.0, 1e6, 1e3], dtype=F64)

@@ -97,6 +97,7 @@ def save(figure: Figure, path: Path) -> Path:
     """Write path.pdf and path.png (the same bytes for the same figure) and close the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    figure.set_layout_engine("none")  # it stays as it is laid out now
     figure.savefig(path.with_suffix(".png"))
     plt.close(figure)
     return path.with_suffix(".png")

@@ -1,6 +1,6 @@
 """python -m experiments.paper_images: experiment 4 on MNIST and CIFAR-10, and the page; options of experiments.paper.
 
-About 25 minutes on two cores, 7 of them to train the network for CIFAR-10.
+About 28 minutes on two cores, 7 of them to train the network for CIFAR-10.
 """
 
 import tyro

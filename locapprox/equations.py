@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from locapprox.losses import Loss
-from locapprox.solve import Shrunk, eliminate, ridge, weighted_gram
+from locapprox.solve import Shrunk, eliminate, ridge, times, weighted_gram
 
 Solved = tuple[Tensor, Tensor | None]  # θ (b, k, p); M (g, p, p), or None
 
@@ -27,12 +27,17 @@ class NormalEquations:
 
     def add_values(self, X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"], y: Float[Tensor, "b k n"]) -> None:
         if self.y0 is None:
-            self.y0 = y.mean(-1) if self.intercept and y.shape[-1] else y.new_zeros(y.shape[:2])
+            about = self.intercept and y.shape[-1] > 0
+            self.y0 = y.mean(-1).to(X.dtype) if about else X.new_zeros(y.shape[:2])
         self.d = X.shape[1] - self.intercept
         y = y - self.y0[..., None]
-        weighted = weight[:, :, None] * y[:, None]  # (b, s, k, n)
         terms = {"weight": weight.sum(-1), "weight_square": weight.square().sum(-1), "x": weight @ X}
-        terms |= {"rhs": weighted @ X, "y": weighted.sum(-1), "yy": (weighted * y[:, None]).sum(-1)}
+        if weight.shape[:2] == (1, 1):
+            w = weight[0].mT  # (n, 1): numbers of rows, not of outputs
+            terms |= {"rhs": (y @ (w * X))[:, None], "y": (y @ w).mT, "yy": (y.square() @ w).mT}
+        else:
+            weighted = weight[:, :, None] * y[:, None]  # (b, s, k, n)
+            terms |= {"rhs": weighted @ X, "y": weighted.sum(-1), "yy": weighted.mul_(y[:, None]).sum(-1)}
         if self.loss.value:
             terms["gram"] = weighted_gram(X, weight)
         for name, term in terms.items():
@@ -76,8 +81,10 @@ class NormalEquations:
             self.units += weights.shape[-1]
 
     def total(self, name: str, mix: Float[Tensor, "m s"]) -> Tensor:
-        """The sums of one weighting, a linear combination of the s."""
+        """The sums of one weighting, a linear combination of the s; of a single one there is none."""
         term = self.sums[name]
+        if term.shape[1] == 1:
+            return term[:, 0]
         return (mix.reshape(*mix.shape, *[1] * (term.ndim - 2)) * term).sum(1)
 
     def mean_gradient(self, mix: Float[Tensor, "m s"]) -> Float[Tensor, "b k d"]:
@@ -87,10 +94,9 @@ class NormalEquations:
     def system(self, mix: Float[Tensor, "m s"]) -> tuple[Float[Tensor, "g p p"], Float[Tensor, "b k p"]]:
         """A and Σ w x (y − y₀) with both kinds of rows, each times its weight in the loss."""
         weight, loss = self.total("weight", mix), self.loss
-        rhs = torch.zeros_like(self.total("rhs", mix))
-        gram = weight.new_zeros(len(weight), rhs.shape[-1], rhs.shape[-1])
-        if loss.value:
-            gram, rhs = gram + loss.value * self.total("gram", mix), rhs + loss.value * self.total("rhs", mix)
+        rhs = loss.value * self.total("rhs", mix)
+        p = rhs.shape[-1]
+        gram = loss.value * self.total("gram", mix) if loss.value else weight.new_zeros(len(weight), p, p)
         if loss.gradient:
             gram[:, range(self.d), range(self.d)] += loss.gradient * weight[:, None]
             rhs[..., : self.d] += loss.gradient * weight[:, None, None] * self.mean_gradient(mix)
@@ -164,7 +170,7 @@ class NormalEquations:
             about = theta.clone()
             if self.intercept:
                 about[..., -1] -= self.shift
-            quad = ((about @ self.total("gram", mix)) * about).sum(-1)
+            quad = (times(about, self.total("gram", mix)) * about).sum(-1)
             rest = self.total("yy", mix) - 2 * (about * self.total("rhs", mix)).sum(-1) + quad
             loss += self.loss.value * _resolved(rest, self.total("yy", mix) + quad) / weight
         if self.loss.gradient:
@@ -180,7 +186,7 @@ class NormalEquations:
         """stepᵀ A step / Σ weight: what a step from the minimum adds to the mean loss."""
         added = torch.zeros_like(step[..., 0])
         if self.loss.value:
-            quad = ((step @ self.total("gram", mix)) * step).sum(-1)
+            quad = (times(step, self.total("gram", mix)) * step).sum(-1)
             added += self.loss.value * quad / self.total("weight", mix)[:, None]
         if self.loss.gradient:
             added += self.loss.gradient * step[..., : self.d].square().sum(-1)

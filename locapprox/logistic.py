@@ -12,7 +12,7 @@ from locapprox.evaluate import LINKS
 from locapprox.losses import Loss
 from locapprox.notices import warn
 from locapprox.sampling import Block, Sample
-from locapprox.solve import design, eliminate, leave_out, shifts, weighted_gram
+from locapprox.solve import design, eliminate, jackknife, weighted_gram
 from locapprox.streaming import Fit
 
 MOST_STEPS = 200
@@ -172,12 +172,11 @@ class GaussNewton:
         slope = slope.clamp_min(1e-8)
         weight, rest = self.loss.value * self.weight * slope.square(), (self.y - s) / slope
         rows, units = slice(self.fixed, None), (len(self.X) - self.fixed) // self.unit
-        e = leave_out(self.X[rows], weight[:, rows], inverse, rest[:, None, rows], self.unit)
-        first, second = shifts(self.X[rows], inverse, weight[:, None, rows] * e, self.unit)
+        total, first, second = jackknife(self.X[rows], weight[:, rows], inverse, rest[:, None, rows], self.unit)
         if self.fixed:
             second = (second - first.square() / units) * ((units - 1) / units)
-        rest = torch.cat([rest[:, : self.fixed], e[:, 0]], dim=-1)
-        return second[:, 0].clamp_min(0).sqrt(), (weight * rest.square()).sum(-1) / self.weight.sum(-1)
+        total = total[:, 0] + (weight * rest.square())[:, : self.fixed].sum(-1)
+        return second[:, 0].clamp_min(0).sqrt(), total / self.weight.sum(-1)
 
     def no_change(self) -> Float[Tensor, "B 1 e"]:
         return torch.zeros_like(self.at_exact)[:, None]

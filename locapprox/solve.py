@@ -5,6 +5,7 @@ the same rows (all of them, and each of 20 groups, say); g is 1 where all instan
 """
 
 from functools import lru_cache
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -80,12 +81,17 @@ def eliminate(
     """min ½ θᵀAθ − θᵀrhs with C θ = c: θ = θ₀ + N u, (NᵀAN) u = Nᵀ(rhs − A θ₀), N a basis of the null space of C."""
     if len(exact) == 0:
         inverse = inverse_of(gram)
-        return rhs @ inverse, inverse
+        return times(rhs, inverse), inverse
     theta, null = particular(exact, target)
     if null.shape[1] == 0:
         return theta, torch.zeros_like(gram)
     inverse = null @ inverse_of(null.mT @ gram @ null) @ null.mT
-    return theta + (rhs - theta @ gram) @ inverse, inverse
+    return theta + times(rhs - times(theta, gram), inverse), inverse
+
+
+def times(rows: Float[Tensor, "b k p"], matrices: Float[Tensor, "g p p"]) -> Float[Tensor, "b k p"]:
+    """rows @ matrices, as one product where there is one matrix for all."""
+    return rows @ (matrices[0] if len(matrices) == 1 else matrices)
 
 
 def particular(
@@ -95,17 +101,16 @@ def particular(
     if len(exact) == 0:
         p = exact.shape[1]
         return target.new_zeros(*target.shape[:2], p), torch.eye(p, dtype=target.dtype, device=target.device)
-    u, s, vh = torch.linalg.svd(exact, full_matrices=False)
+    u, s, vh = torch.linalg.svd(exact, full_matrices=len(exact) < exact.shape[1])
     rank = int((s > s[0] * 1e-10).sum())
-    row_space = vh[:rank].mT
-    theta = (target @ u[:, :rank] / s[:rank]) @ row_space.mT
+    theta = (target @ u[:, :rank] / s[:rank]) @ vh[:rank]
     gap = float((theta @ exact.mT - target).abs().max())
     if gap > 1e-6 * (1e-6 + float(target.abs().max())):
         raise ValueError(
             f"the rows with infinite weight cannot all be interpolated (off by {gap:.3g}): without an intercept the "
             "surrogate is 0 at ξ = 0 (use Linear(intercept=True)), and equal ξ need equal outputs"
         )
-    return theta, torch.linalg.qr(row_space, mode="complete").Q[:, rank:]
+    return theta, vh[rank:].mT
 
 
 def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
@@ -132,12 +137,20 @@ class Shrunk(NamedTuple):
     basis: Float[Tensor, "g p q"]
     kept: Float[Tensor, "B q"]
 
+    def of(self, i: slice, b: int) -> "Shrunk":
+        return Shrunk(part_of(self.basis, i, b), part_of(self.kept, i, b))
+
     def products(self, X: Float[Tensor, "n p"], unit: int) -> Float[Tensor, "B units u u"]:
         """x_a · M x_c of the rows a and c of every unit."""
         rows = (X @ self.basis).unflatten(1, (-1, unit))  # (g, units, u, q)
         scale = self.kept.reciprocal().unflatten(0, (len(self.basis), -1)).mT  # (g, q, B / g)
         places = [[((rows[:, :, a] * rows[:, :, c]) @ scale) for c in range(unit)] for a in range(unit)]
         return torch.stack([torch.stack(row, -1) for row in places], -2).movedim(2, 1).flatten(0, 1)
+
+
+def part_of(parts: Tensor, i: slice, b: int) -> Tensor:
+    """The parts of instances i among b: there is one for all, or one or more for each."""
+    return parts if len(parts) == 1 else parts.unflatten(0, (b, -1))[i].flatten(0, 1)
 
 
 def ridge(
@@ -155,8 +168,8 @@ def ridge(
     One decomposition serves all λ: with B = A + cP = LLᵀ and c L⁻¹PL⁻ᵀ = Q diag(μ) Qᵀ, A + tcP = LQ(1 − μ + tμ)QᵀLᵀ.
     """
     theta, null = particular(exact, target)
-    pull = (rhs - theta @ gram) @ null
-    square = square - 2 * (theta * rhs).sum(-1) + ((theta @ gram) * theta).sum(-1)
+    pull = (rhs - times(theta, gram)) @ null
+    square = square - 2 * (theta * rhs).sum(-1) + (times(theta, gram) * theta).sum(-1)
     a, p = null.mT @ gram @ null, null.mT @ (penalty[:, :, None] * null)
     trace = [m.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] for m in (a, p)]
     p = p * trace[0] / trace[1]
@@ -185,45 +198,85 @@ def ridge(
     return theta + (z / kept) @ basis.mT, Shrunk(basis, kept.flatten(0, 1))
 
 
-def leave_out(
+def jackknife(
     X: Float[Tensor, "n p"],
     weight: Float[Tensor, "h n"],
     inverse: Float[Tensor, "g p p"] | Shrunk,
     rest: Float[Tensor, "b k n"],
     unit: int,
-) -> Float[Tensor, "b k n"]:
-    """Residuals of each unit of rows under the fit without it: (I − X_u M X_uᵀ W_u)⁻¹ r_u."""
-    if unit == 1:
-        own = inverse.products(X, 1)[..., 0, 0] if isinstance(inverse, Shrunk) else quadratic(X, inverse)
-        return rest / (1 - weight * own).clamp_min(1e-12)[:, None]
-    rows = X.unflatten(0, (-1, unit))
-    hat = inverse.products(X, unit) if isinstance(inverse, Shrunk) else rows @ inverse[:, None] @ rows.mT
-    hat = hat * weight.unflatten(-1, (-1, unit))[:, :, None]
-    grown = torch.linalg.inv(torch.eye(unit, dtype=X.dtype, device=X.device) - hat)
-    grown = grown.permute(2, 3, 0, 1).unsqueeze(3).contiguous()  # (u, u, g, 1, units)
-    parts = _by_place(rest, unit)
-    left_out = [sum(grown[a, c] * parts[c] for c in range(unit)) for a in range(unit)]
-    return torch.stack(left_out, dim=-1).flatten(-2)
+) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k p"], Float[Tensor, "b k p"]]:
+    """Σ w e², Σ δ and Σ δ² over units left out in turn: e their residuals then, δ = M Σ x w e what they add to θ.
 
-
-def shifts(
-    X: Float[Tensor, "n p"], inverse: Float[Tensor, "g p p"], pull: Float[Tensor, "b k n"], unit: int
-) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "b k p"]]:
-    """Σ δ and Σ δ² over units, δ = M Σ_{rows of the unit} x pull the change of θ without the unit; pull = w e."""
-    first = (pull @ X) @ inverse
+    With a matrix for every score instead of every instance, scores are taken as instances.
+    """
+    b, k, n = rest.shape
+    if k > 1 and len(inverse.kept if isinstance(inverse, Shrunk) else inverse) == b * k:
+        weight = weight.repeat_interleave(k, 0) if len(weight) > 1 else weight
+        sums = jackknife(X, weight, inverse, rest.reshape(b * k, 1, n), unit)
+        return sums[0].reshape(b, k), sums[1].reshape(b, k, -1), sums[2].reshape(b, k, -1)
+    if unit == 2 and not isinstance(inverse, Shrunk) and len(inverse) == 1 and _sums_are_fixed(X, weight, inverse[0]):
+        y, half = rest.unflatten(-1, (-1, 2)), weight[:, ::2] / 2
+        total, first, second = jackknife(X[::2] - X[1::2], half, inverse, y[..., 0] - y[..., 1], 1)
+        return total + (y[..., 0] + y[..., 1]).square() @ half[0], first, second
+    e, w = leave_out(X, weight, inverse, by_place(rest, unit)), by_place(weight, unit).flatten(1)[:, None]
+    e_rows = e.flatten(2)
+    if isinstance(inverse, Shrunk):
+        total = (w * e_rows.square()).sum(-1)
+        unknown = torch.full_like(total, torch.nan)[..., None].expand(-1, -1, X.shape[1])
+        return total, unknown, unknown
     if len(inverse) > 1 and unit == 1:
+        pull = w * e_rows
         sandwich = inverse[:, None] @ weighted_gram(X, pull.square())
-        return first, (sandwich * inverse[:, None]).sum(-1)
-    second = torch.zeros_like(first)
+        return (pull * e_rows).sum(-1), (pull @ X) @ inverse, (sandwich * inverse[:, None]).sum(-1)
+    total, squares, columns = rest.new_zeros(b, k), e_rows.square(), by_place(X.mT, unit).flatten(1)
+    first, second = rest.new_zeros(b, k, X.shape[1]), rest.new_zeros(b, k, X.shape[1])
     for g, m in enumerate(inverse):
         of = slice(None) if len(inverse) == 1 else slice(g, g + 1)
-        rows, parts = (X @ m).unflatten(0, (-1, unit)), _by_place(pull[of], unit)
-        for a in range(unit):
-            for c in range(a, unit):
-                second[of] += (1 if a == c else 2) * (parts[a] * parts[c]) @ (rows[:, a] * rows[:, c])
-    return first, second
+        own = w[min(g, len(w) - 1)]
+        changes = (m @ columns) * own
+        total[of], first[of] = squares[of] @ own[0], e_rows[of] @ changes.mT
+        second[of] = squares[of] @ changes.square().mT
+        changes = changes.unflatten(1, (unit, -1))
+        for a, c in combinations(range(unit), 2):
+            second[of] += 2 * (e[of, :, a] * e[of, :, c]) @ (changes[:, a] * changes[:, c]).mT
+    return total, first, second
 
 
-def _by_place(values: Float[Tensor, "b k n"], unit: int) -> Float[Tensor, "unit b k units"]:
+def _sums_are_fixed(X: Float[Tensor, "n p"], weight: Float[Tensor, "1 n"], inverse: Float[Tensor, "p p"]) -> bool:
+    """Whether the rows to interpolate fix the sum of every pair of rows, so that only its difference moves θ.
+
+    So they do where masks come with their complements, and the empty and the full one are interpolated.
+    """
+    sums = X[::2] + X[1::2]
+    moves = (sums @ inverse).abs() <= 1e-12 * (sums.abs() @ inverse.abs())
+    return torch.equal(weight[:, ::2], weight[:, 1::2]) and bool(moves.all())
+
+
+def leave_out(
+    X: Float[Tensor, "n p"],
+    weight: Float[Tensor, "h n"],
+    inverse: Float[Tensor, "g p p"] | Shrunk,
+    rest: Float[Tensor, "b k u m"],
+) -> Float[Tensor, "b k u m"]:
+    """Residuals of each unit of u rows under the fit without it: (I − X_u M X_uᵀ W_u)⁻¹ r_u."""
+    unit = rest.shape[2]
+    if unit == 1:
+        own = inverse.products(X, 1)[..., 0, 0] if isinstance(inverse, Shrunk) else quadratic(X, inverse)
+        return rest / (weight * own).neg_().add_(1).clamp_min_(1e-12)[:, None, None]
+    rows = X.unflatten(0, (-1, unit))
+    if isinstance(inverse, Shrunk):
+        products = inverse.products(X, unit)
+    else:
+        products = (X @ inverse).unflatten(1, (-1, unit)) @ rows.mT
+    hat = products * weight.unflatten(-1, (-1, unit))[:, :, None]
+    grown = torch.linalg.inv(torch.eye(unit, dtype=X.dtype, device=X.device) - hat)
+    grown = grown.permute(0, 3, 2, 1).contiguous().unsqueeze(1)  # (g, 1, column, row, m)
+    left_out = grown[:, :, 0] * rest[:, :, :1]
+    for c in range(1, unit):
+        left_out.addcmul_(grown[:, :, c], rest[:, :, c : c + 1])
+    return left_out
+
+
+def by_place(values: Float[Tensor, "*b n"], unit: int) -> Float[Tensor, "*b unit units"]:
     """The first rows of all units, then the second ones, …: each contiguous."""
-    return values.unflatten(-1, (-1, unit)).movedim(-1, 0).contiguous()
+    return values.unflatten(-1, (-1, unit)).mT.contiguous()

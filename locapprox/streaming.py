@@ -1,6 +1,6 @@
 """A fit from normal equations that stream: one pass of model calls, and for errors one more pass of draws."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,8 +12,9 @@ from locapprox.equations import NormalEquations, Solved
 from locapprox.losses import Loss
 from locapprox.notices import warn
 from locapprox.sampling import Block, Sample
-from locapprox.solve import Shrunk, design, leave_out, rounding, shifts
+from locapprox.solve import Shrunk, design, jackknife, part_of, rounding
 
+AT_ONCE = 2**20  # outputs in one step of a pass over them, which bounds what is held besides
 GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
 
 Solver = Callable[[NormalEquations, Tensor, Tensor, Tensor], Solved]  # of equations, mix, exact rows, their targets
@@ -70,10 +71,8 @@ class StreamedFit:
         self.check_weights(everything, len(exact))
         self.check_resolution(everything)
         inverse: Tensor | Shrunk | None
-        shrunk = False
         if self.too_few(exact):
             theta, inverse = self.equations.shrink(everything, exact, target, self.rows / self.unit)
-            shrunk = True
         else:
             theta, inverse = self.solver(self.equations, everything, exact, target)
         degrees = float(max(1, self.units - 1)) if self.units else torch.inf
@@ -91,7 +90,6 @@ class StreamedFit:
             loss = self.equations.loss_of(theta, everything) + 2 * self.loss.gradient * variance.sum(-1)
         else:
             error, loss = self.leave_out(theta, inverse)
-            error = torch.full_like(error, torch.nan) if shrunk else error
             if self.units * self.unit == self.rows:
                 degrees = float(max(1, self.rows - theta.shape[-1]))
         d = theta.shape[-1] - self.intercept
@@ -111,7 +109,7 @@ class StreamedFit:
             else:
                 exact_y, y = self.sample.values(block)
             self.precision = y.dtype
-            self.equations.add_values(X, weight, y.to(self.sample.dtype))
+            self.equations.add_values(X, weight, y)
             self.exact.append(design(block.exact, self.intercept, self.sample.dtype))
             self.exact_y.append(exact_y.to(self.sample.dtype))
             if self.keep:
@@ -180,8 +178,10 @@ class StreamedFit:
         """Warn below twice the rows that determine the weights: there, ridge by generalised cross-validation."""
         if self.loss.gradient or self.units == 0:
             return False
-        rank = int(torch.linalg.matrix_rank(exact)) if len(exact) else 0
-        needed = self.unit * (min(self.most or self.sample.d, self.sample.d) + self.intercept - rank)
+        unknowns = min(self.most or self.sample.d, self.sample.d) + self.intercept
+        if self.rows >= 2 * self.unit * unknowns:
+            return False
+        needed = self.unit * (unknowns - (int(torch.linalg.matrix_rank(exact)) if len(exact) else 0))
         if self.rows >= 2 * needed or self.rows - self.units * self.unit >= needed:
             return False
         shrink = self.solver is NormalEquations.solve and not self.by_groups
@@ -218,33 +218,30 @@ class StreamedFit:
 
     def leave_out(self, theta: Tensor, inverse: Tensor | Shrunk) -> tuple[Tensor, Tensor]:
         """Standard errors and the mean loss when every unit of the draw is left out in turn."""
-        shape, k = theta.shape, self.sample.k
-        problems = len(inverse.kept if isinstance(inverse, Shrunk) else inverse)
-        apart = k > 1 and problems == shape[0] * k  # a matrix for every score: scores become instances
-        theta = theta.reshape(-1, 1, shape[-1]) if apart else theta
-        first, second, nothing = torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta[..., 0])
-        total, weights, enumerated = torch.zeros_like(nothing), nothing.new_zeros(1), False
+        total, first, second = torch.zeros_like(theta[..., 0]), torch.zeros_like(theta), torch.zeros_like(theta)
+        nothing, weights, enumerated = torch.zeros_like(total), total.new_zeros(1), False
         for block, y in zip(self.sample.blocks(), self.outputs, strict=True):
-            weight = block.weight
-            if apart:
-                y, weight = y.reshape(len(theta), 1, -1), weight.repeat_interleave(k, 0) if len(weight) > 1 else weight
-            X = self.design(block)
-            rest = y.to(X.dtype) - theta @ X.mT
+            X, fixed = self.design(block), block.fixed
             nothing = torch.maximum(nothing, rounding(theta, X))
-            weights = weights + weight.sum(-1)
-            if block.fixed < len(X):
-                rows = slice(block.fixed, None)
-                e = leave_out(X[rows], weight[:, rows], inverse, rest[..., rows], block.unit)
-                pull = weight[:, None, rows] * e
-                if not isinstance(inverse, Shrunk):  # then standard errors are unknown
-                    one, two = shifts(X[rows], inverse, pull, block.unit)
-                    first, second = first + one, second + two
-                total += (pull * e).sum(-1)
-            if block.fixed:
-                enumerated, rest = True, rest[..., : block.fixed]
-                total += (weight[:, None, : block.fixed] * rest.square()).sum(-1)
+            weights, enumerated = weights + block.weight.sum(-1), enumerated or fixed > 0
+            random = X[fixed:] if fixed else X
+            for i in _batches(y):
+                weight = part_of(block.weight, i, len(y))
+                rest = (-theta[i] @ X.mT).add_(y[i])
+                total[i] += (weight[:, None, :fixed] * rest[..., :fixed].square()).sum(-1)
+                if len(random):
+                    own = inverse.of(i, len(y)) if isinstance(inverse, Shrunk) else part_of(inverse, i, len(y))
+                    sums = jackknife(random, weight[:, fixed:], own, rest[..., fixed:], block.unit)
+                    for whole, part in zip((total, first, second), sums, strict=True):
+                        whole[i] += part
         if enumerated and self.units:  # of one unit nothing is known
             second = (second - first.square() / self.units) * ((self.units - 1) / self.units)
             second = second if self.units > 1 else torch.full_like(second, torch.nan)
         mean = torch.where(total > weights[:, None] * nothing.square(), total / weights[:, None], 0.0)
-        return second.clamp_min(0).sqrt().reshape(shape), self.loss.value * mean.reshape(shape[:2])
+        return second.clamp_min(0).sqrt(), self.loss.value * mean
+
+
+def _batches(y: Float[Tensor, "b k n"]) -> Iterator[slice]:
+    """Instances by as many as have `AT_ONCE` outputs together."""
+    size = max(1, AT_ONCE // max(1, y[0].numel()))
+    yield from (slice(start, min(start + size, len(y))) for start in range(0, len(y), size))

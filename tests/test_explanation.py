@@ -125,7 +125,7 @@ def test_to_frame(three_outputs, x):
         assert row["standard_error"] == float(e.standard_error[at])
     one = lx.explain(three_outputs, frame, lx.c_lime(), n_samples=50, target=1).to_frame()
     assert list(one.columns) == ["method", "instance", "feature", "weight", "standard_error"]
-    np.testing.assert_array_equal(one["weight"], table.loc[table["target"] == 1, "weight"])
+    np.testing.assert_allclose(one["weight"], table.loc[table["target"] == 1, "weight"], rtol=1e-13)
     grouped = lx.explain(three_outputs, frame, lx.kernel_shap(features=[0, 0, 1, 1, 2, 2]), n_samples=8, target=0)
     assert grouped.to_frame()["feature"].tolist() == ["0", "1", "2"] * 5
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import locapprox as lx
-from locapprox import sampling, solve
+from locapprox import sampling, solve, streaming
 
 F64 = torch.float64
 
@@ -176,12 +176,11 @@ def test_leaving_out_needs_no_inverse_of_its_own_for_every_problem(unit, shared)
     b, k, n, p = 2, 3, 8, 4
     X, rest, weight = randn(n, p), randn(b, k, n, seed=1), randn(b, n, seed=2).square()
     basis, kept = randn(1 if shared else b, p, p, seed=3), 50 + randn(b * k, p, seed=4).square()
-    scores = rest.reshape(b * k, 1, n)
     full = basis.repeat_interleave(b * k // len(basis), 0)
     dense = (full / kept[:, None]) @ full.mT
-    weight = weight.repeat_interleave(k, 0)
-    got = solve.leave_out(X, weight, solve.Shrunk(basis, kept), scores, unit)
-    torch.testing.assert_close(got, solve.leave_out(X, weight, dense, scores, unit))
+    total, *unknown = solve.jackknife(X, weight, solve.Shrunk(basis, kept), rest, unit)
+    torch.testing.assert_close(total, solve.jackknife(X, weight, dense, rest, unit)[0])
+    assert all(part.isnan().all() for part in unknown)
 
 
 def test_badly_scaled_features_are_no_rank_loss(given):
@@ -221,6 +220,26 @@ def test_blocks_change_nothing(given, loss, per_instance):
     assert (whole.standard_error > 0).all()
 
 
+@pytest.mark.parametrize("at_once", [1, 600])
+@pytest.mark.parametrize("n", [12, 200], ids=["shrunk", "enough"])
+@pytest.mark.parametrize("kernel", [None, lx.ExponentialKernel(3.0)], ids=["one matrix", "a matrix each"])
+@pytest.mark.parametrize("surrogate", [lx.Linear(), lx.Sparse(2)], ids=["linear", "sparse: a matrix for each score"])
+@pytest.mark.filterwarnings("ignore:n_samples is small")
+def test_passes_over_few_instances_at_once_change_nothing(surrogate, kernel, n, at_once, monkeypatch):
+    def model(a):
+        return torch.stack([f(a), torch.cos(a).sum(1), a[:, 0] * a[:, 1]], dim=1)
+
+    own = lx.Method("own", lx.Additive(lx.Normal(1.0), kernel), lx.SquaredError(), surrogate)
+    settings = {"n_samples": n, "target": range(3), "progress": False}
+    whole = lx.explain(model, randn(5, 4), own, **settings)
+    monkeypatch.setattr(streaming, "AT_ONCE", at_once)
+    parts = lx.explain(model, randn(5, 4), own, **settings)
+    for name in ("weights", "standard_error", "loss"):
+        torch.testing.assert_close(
+            getattr(parts, name), getattr(whole, name), rtol=1e-9, atol=1e-12, equal_nan=True, msg=name
+        )
+
+
 def test_streamed_draw_equals_the_concatenated_one(given, draw_of):
     """3,000 draws come in blocks of 1,024; the system is that of all of them."""
     x, own = randn(2, 4), lx.c_lime(sigma=0.7)
@@ -252,26 +271,51 @@ def test_grams_and_quadratic_forms_by_both_paths(p):
 @pytest.mark.parametrize("p", [3, 66], ids=["pairs of columns", "loop"])
 @pytest.mark.parametrize("unit", [1, 2])
 @pytest.mark.parametrize("g", [1, 2])
-def test_leave_out_and_shifts_are_refits(p, unit, g):
+def test_the_jackknife_refits_without_every_unit(p, unit, g):
     n = 2 * (p // 2) + 16
     X, y, weight = randn(n, p, seed=1), randn(2, 1, n, seed=2), randn(g, n, seed=3).exp()
     theta = torch.stack([wls(X, weight[min(i, g - 1)], y[i, 0]) for i in range(2)])[:, None]
     inverse = torch.linalg.inv(solve.weighted_gram(X, weight))
-    left = solve.leave_out(X, weight, inverse, y - theta @ X.mT, unit)
-    first, second = solve.shifts(X, inverse, weight[:, None] * left, unit)
+    total, first, second = solve.jackknife(X, weight, inverse, y - theta @ X.mT, unit)
     for i in range(2):
         w = weight[min(i, g - 1)]
-        delta = []
+        delta, errors = [], 0.0
         for u in range(n // unit):
             keep = torch.ones(n, dtype=torch.bool)
             keep[u * unit : (u + 1) * unit] = False
             root = w[keep, None].sqrt()
             refit = torch.linalg.lstsq(root * X[keep], root * y[i, 0, keep, None]).solution[:, 0]
             delta.append(theta[i, 0] - refit)
-            torch.testing.assert_close(left[i, 0, ~keep], y[i, 0, ~keep] - X[~keep] @ refit, rtol=1e-8, atol=1e-10)
+            errors += (w[~keep] * (y[i, 0, ~keep] - X[~keep] @ refit).square()).sum()
         delta = torch.stack(delta)
+        torch.testing.assert_close(total[i, 0], errors, rtol=1e-9, atol=0)
         torch.testing.assert_close(first[i, 0], delta.sum(0), rtol=0, atol=1e-9)
         torch.testing.assert_close(second[i, 0], delta.square().sum(0), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("equal", [True, False], ids=["equal weights", "other weights"])
+def test_the_jackknife_of_pairs_whose_sum_is_interpolated(equal):
+    """Masks and complements, their sum c, θ · c fixed: refits under that constraint, without every pair in turn."""
+    pairs, p = 12, 5
+    x, c = randn(pairs, p, seed=1), randn(1, p, seed=2)
+    X = torch.stack([x, c - x], dim=1).reshape(-1, p)
+    y, target = randn(2, 3, 2 * pairs, seed=3), randn(2, 3, 1, seed=4)
+    weight = randn(1, pairs, seed=5).exp().repeat_interleave(2, 1)
+    weight[0, 1] *= 1 if equal else 2
+
+    def fit(keep):
+        w = weight * keep
+        return solve.eliminate(solve.weighted_gram(X, w), (w[:, None] * y) @ X, c, target)
+
+    theta, inverse = fit(torch.ones(2 * pairs))
+    total, first, second = solve.jackknife(X, weight, inverse, y - theta @ X.mT, 2)
+    assert solve._sums_are_fixed(X, weight, inverse[0]) == equal
+    without = 1 - torch.eye(pairs).repeat_interleave(2, 1)
+    refits = torch.stack([fit(keep)[0] for keep in without])
+    errors = (1 - without)[:, None, None] * weight * (y - refits @ X.mT).square()
+    torch.testing.assert_close(total, errors.sum((0, -1)), rtol=1e-9, atol=0)
+    torch.testing.assert_close(first, (theta - refits).sum(0), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(second, (theta - refits).square().sum(0), rtol=1e-9, atol=1e-12)
 
 
 # ---- errors and losses, end to end

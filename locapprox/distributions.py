@@ -195,6 +195,7 @@ class AllCoalitions:
         return Draw(xi, _ones(xi), fixed=len(xi))
 
 
+@lru_cache(maxsize=16)
 def shapley_size_weights(d: int) -> np.ndarray:
     """Total Shapley kernel weight of the coalitions of size k = 1 … d − 1, summing to 1.
 
@@ -203,7 +204,9 @@ def shapley_size_weights(d: int) -> np.ndarray:
     """
     k = np.arange(1, d)
     weight = (d - 1) / (k * (d - k))
-    return weight / weight.sum()
+    weight /= weight.sum()
+    weight.flags.writeable = False
+    return weight
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,9 @@ class ShapleyMasks:
     def _parts(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Iterator[Draw]:
         half = block_size(d) // 2
         yield _masks(torch.stack([torch.zeros(d), torch.ones(d)]), math.inf, rng, dtype, fixed=2)
-        left, size_weight, size = max(n - 2, 0), shapley_size_weights(d), 1
+        if n <= 2:
+            return
+        left, size_weight, size = n - 2, shapley_size_weights(d), 1
         while size <= d // 2:
             twice = 1 if 2 * size == d else 2  # size d/2 is its own complement
             count = twice * math.comb(d, size)
@@ -255,7 +260,8 @@ class ShapleyMasks:
             m = min(half, pairs - start)
             k = size + torch.multinomial(probability, m, replacement=True, generator=rng)
             u = torch.rand(m, d, generator=rng, device=rng.device, dtype=torch.float64)
-            xi = (u <= u.sort(dim=1).values.gather(1, k[:, None] - 1)).to(dtype)
+            ordered = torch.from_numpy(np.sort(u.cpu().numpy())).to(u.device)  # short rows: 5 times torch's speed
+            xi = (u <= ordered.gather(1, k[:, None] - 1)).to(dtype)
             xi = torch.stack([xi, 1 - xi], dim=1).reshape(-1, d)
             yield _masks(xi, inner.sum() / (2 * pairs), rng, dtype, unit=2)
 

@@ -1,5 +1,6 @@
 """explain(): the one place that validates, batches and seeds."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pandas as pd
@@ -39,7 +40,7 @@ def explain(
         target: which of several outputs: an int, one int per instance (a list or array), a range (several at once), or
             a function from the outputs to one score per row.
         seed: of the draw, which all instances share unless the neighbourhood draws per instance.
-        batch_size: rows per model call; by default up to 16,384, fewer where an input has many entries.
+        batch_size: rows per model call; by default up to 32,768, fewer where inputs or layers are wide.
         progress: show a bar if it takes longer than two seconds.
 
     Raises:
@@ -51,8 +52,8 @@ def explain(
     n_samples, seed = whole_number(n_samples, "n_samples"), whole_number(seed, "seed", least=0)
     batch_size = None if batch_size is None else whole_number(batch_size, "batch_size")
     names = [str(c) for c in x.columns] if isinstance(x, pd.DataFrame) else None
-    bar = tqdm(desc=method.name, unit="row", delay=2, disable=not progress, leave=False)
-    with torch.inference_mode(False), evaluation_mode(model), bar:
+    shown = tqdm(desc=method.name, unit="row", delay=2, leave=False) if progress else nullcontext()
+    with torch.inference_mode(False), evaluation_mode(model), shown as bar:
         inputs = check_instances(as_tensor(x, model), names, method)
         scores = Scores(model, inputs, x, target, batch_size)
         fits = []
@@ -91,6 +92,8 @@ def explain(
 def joined(fits: list[tuple[Tensor, Fit]], name: str, n: int, several: bool) -> Tensor:
     """One tensor from the fits of all batches of instances; NaN where an instance has fewer features than another."""
     parts = [(instances, getattr(fit, name)) for instances, fit in fits]
+    if len(parts) == 1:
+        return parts[0][1] if several else parts[0][1][:, 0]
     shape = torch.Size(max(part.shape[axis] for _, part in parts) for axis in range(1, parts[0][1].ndim))
     out = parts[0][1].new_full((n, *shape), torch.nan)
     for instances, part in parts:

@@ -61,6 +61,8 @@ def channels_last(shape: Sequence[int]) -> bool:
 
 def missing(x: Tensor, names: Sequence[str] | None = None) -> str:
     """The first features (columns, or indices) with NaN or infinite values in an instance; "" if there are none."""
+    if all_finite(x):
+        return ""
     bad = (~torch.isfinite(x).all(0)).nonzero().tolist()
     where = [names[i[0]] if names else str(i[0]) if len(i) == 1 else str(tuple(i)) for i in bad[:5]]
     return ", ".join(where) + (" …" if len(bad) > 5 else "")
@@ -95,10 +97,12 @@ def evaluation_mode(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def default_rows(x: Tensor) -> int:
+def default_rows(x: Tensor, model: Any) -> int:
     """Rows per model call, from shapes alone: what stays in a CPU's cache (images have larger activations)."""
-    budget = 2**23 if x.device.type != "cpu" else 3 * 2**17 if x.ndim == 2 else 2**17
-    return max(8, min(2**14, budget // max(1, x[0].numel())))
+    layers = model.modules() if isinstance(model, nn.Module) and x.ndim == 2 else ()
+    widest = max([x[0].numel(), *(layer.out_features for layer in layers if isinstance(layer, nn.Linear))])
+    budget = 2**23 if x.device.type != "cpu" else 5 * 2**17 if x.ndim == 2 else 2**17
+    return max(8, min(2**15, budget // max(1, widest)))
 
 
 class Scores:
@@ -119,7 +123,7 @@ class Scores:
         self.target = target
         self.input_shape, self.input_ndim = tuple(x.shape[1:]), x.ndim - 1
         self.several = isinstance(target, range)
-        self.rows_per_call = batch_size or default_rows(x)
+        self.rows_per_call = batch_size or default_rows(x, model)
         self.columns = self._columns(x)
         probe = torch.arange(min(len(x), 4), device=x.device)
         self.k = 1 if self.columns is None else self.columns.shape[1]

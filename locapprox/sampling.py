@@ -1,8 +1,10 @@
 """One draw for a batch of instances, block by block, and the model's answers to it."""
 
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,10 @@ from locapprox.models import Scores
 from locapprox.neighbourhoods import Neighbourhood, stream
 
 MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
+
+# The C library returns freed memory to the system when it is more than twice the largest block freed so far, and every
+# page that is needed again costs a fault. A block that is never touched makes it keep what a batch of rows needs.
+torch.empty(2**22)
 GradientSink = Callable[[slice, slice, Tensor], None]
 
 
@@ -33,8 +39,13 @@ class Block:
 
 def generator(seed: int, neighbourhood: Any, role: str, x: Tensor) -> torch.Generator:
     """Seeded by (seed, kind of neighbourhood, role, d): the same for any batch and for all parameters of a kind."""
-    words = np.random.SeedSequence([seed, zlib.crc32(f"{_kind(neighbourhood)}|{role}".encode()), x[0].numel()])
-    return torch.Generator(x.device).manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+    return torch.Generator(x.device).manual_seed(_seed(seed, f"{_kind(neighbourhood)}|{role}", x[0].numel()))
+
+
+@lru_cache(maxsize=64)
+def _seed(*words: int | str) -> int:
+    numbers = [zlib.crc32(word.encode()) if isinstance(word, str) else word for word in words]
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _kind(part: Any) -> str:
@@ -60,13 +71,13 @@ def samples(
     """
     batches = getattr(neighbourhood, "batches", lambda x: [torch.arange(len(x))])(x)
     for batch in batches:
-        one = _at(neighbourhood, x, batch[:1])
+        one, first = _at(neighbourhood, x, batch[:1]), x[batch[:1]]
         whole = getattr(one, "whole_budget", False)
-        probe = one.draw(x[batch[:1]], n if whole else 2, generator(seed, neighbourhood, role, x))
+        probe = one.draw(first, n if whole else 2, generator(seed, neighbourhood, role, x))
         rows, d = (len(probe.weight.flatten()) if whole else n), probe.xi.shape[-1]
         if bar is not None:
             bar.total = rows * len(x)
-        placed = one.place(x[batch[:1]], probe.xi[..., :1, :])
+        placed = one.place(first, probe.xi[..., :1, :])
         copies = placed.shape[2] if placed.ndim == x.ndim + 2 else 1
         numbers = scores.k * rows + 8 * scores.k * d + (d * d if probe.weight.ndim == 2 else 0)
         numbers += 4 * scores.k * rows * d if keeps_gradients else 0
@@ -126,14 +137,14 @@ class Sample:
             weight = torch.atleast_2d(draw.weight).to(self.dtype)
             if _check(xi, weight, len(self.x)):
                 exact = weight[0].isinf()
-                if not bool((weight.isinf() == exact).all()):
+                if len(weight) > 1 and not bool((weight.isinf() == exact).all()):
                     raise ValueError(
                         "weight is inf for some instances and finite for others in the same row; draw xi per instance, "
                         "(b, n, d), instead"
                     )
-                keep = ~exact
+                keep = (~exact).nonzero()[:, 0]
                 coarse = None if draw.coarse is None else draw.coarse[keep][None]
-                fixed = int(keep[: draw.fixed].sum())
+                fixed = int((keep < draw.fixed).sum())
                 yield Block(xi[keep], weight[:, keep], draw.unit, fixed, coarse, xi[exact])
             else:
                 coarse = None if draw.coarse is None else draw.coarse[None]
@@ -150,7 +161,8 @@ class Sample:
         y = None  # in the model's own precision, which may be more than x's
         for i, rows in self._chunks(len(xi), 1):
             place, x, instances = self._placing(i)
-            part = self.scores.values(_one_each(place(x, xi[rows]), xi[rows]), instances)
+            some = xi[rows]
+            part = self.scores.values(_one_each(place(x, some), some), instances)
             y = part.new_empty(len(self.x), self.k, len(xi)) if y is None else y
             y[i, :, rows] = part
         y = xi.new_empty(len(self.x), self.k, 0) if y is None else y
@@ -192,7 +204,8 @@ class Sample:
         edges = [0] if fixed in (0, n) else [0, fixed]
         for first, last in zip(edges, [*edges[1:], n], strict=True):
             step = max(unit, min(per_call, last - first) // unit * unit)
-            instances = max(1, per_call // step)
+            calls = math.ceil(len(self.x) / max(1, per_call // step))
+            instances = math.ceil(len(self.x) / calls)  # as evenly as may be
             for i in range(0, len(self.x), instances):
                 for j in range(first, last, step):
                     chunk = slice(i, min(i + instances, len(self.x))), slice(j, min(j + step, last))

@@ -220,6 +220,15 @@ def test_batch_size_is_the_most_rows_of_a_call(x):
     assert sum(seen) - 2 * min(4, len(x)) == 90 * len(x)
 
 
+@pytest.mark.parametrize(("wide", "calls"), [(4, [25 * 1024] * 8), (640, [1024] * 200)])
+def test_calls_are_smaller_where_layers_are_wide_and_even(wide, calls):
+    """Two blocks of 1,024 draws for 100 instances: at most 32,768 rows a call, and at most 5 · 2¹⁷ / 640 = 1,024."""
+    net, seen = nn.Sequential(nn.Linear(6, wide), nn.Tanh(), nn.Linear(wide, 1)).eval(), []
+    net.register_forward_hook(lambda _, given, out: seen.append(len(given[0])))
+    lx.explain(net, torch.randn(100, 6), lx.c_lime(), n_samples=2048)
+    assert seen[2:] == calls  # after two calls to see that they agree
+
+
 def test_values_for_several_targets_cost_no_more_calls(three_outputs, x):
     rows = [0]
 

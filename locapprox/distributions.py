@@ -125,7 +125,7 @@ class GaussLegendre:
     whole_budget = True
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
-        nodes, weights, coarse = (torch.from_numpy(a).to(rng.device) for a in _gauss_legendre(n))
+        nodes, weights, coarse = (torch.tensor(a, device=rng.device) for a in _gauss_legendre(n))
         t = self.low + (self.high - self.low) * nodes.to(dtype)
         return Draw(t[:, None].expand(n, d), weights, fixed=n, coarse=coarse)
 

@@ -28,7 +28,7 @@ class NormalEquations:
     def add_values(self, X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"], y: Float[Tensor, "b k n"]) -> None:
         if self.y0 is None:
             about = self.intercept and y.shape[-1] > 0
-            self.y0 = y.mean(-1).to(X.dtype) if about else X.new_zeros(y.shape[:2])
+            self.y0 = y.mean(-1, dtype=X.dtype) if about else X.new_zeros(y.shape[:2])
         self.d = X.shape[1] - self.intercept
         y = y - self.y0[..., None]
         terms = {"weight": weight.sum(-1), "weight_square": weight.square().sum(-1), "x": weight @ X}
@@ -81,7 +81,7 @@ class NormalEquations:
             self.units += weights.shape[-1]
 
     def total(self, name: str, mix: Float[Tensor, "m s"]) -> Tensor:
-        """The sums of one weighting, a linear combination of the s; of a single one there is none."""
+        """The sums of one weighting, a linear combination of the s (of a single one, itself)."""
         term = self.sums[name]
         if term.shape[1] == 1:
             return term[:, 0]

@@ -92,8 +92,6 @@ def explain(
 def joined(fits: list[tuple[Tensor, Fit]], name: str, n: int, several: bool) -> Tensor:
     """One tensor from the fits of all batches of instances; NaN where an instance has fewer features than another."""
     parts = [(instances, getattr(fit, name)) for instances, fit in fits]
-    if len(parts) == 1:
-        return parts[0][1] if several else parts[0][1][:, 0]
     shape = torch.Size(max(part.shape[axis] for _, part in parts) for axis in range(1, parts[0][1].ndim))
     out = parts[0][1].new_full((n, *shape), torch.nan)
     for instances, part in parts:

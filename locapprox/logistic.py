@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from locapprox.evaluate import LINKS
+from locapprox.jackknife import jackknife
 from locapprox.losses import Loss
 from locapprox.notices import warn
 from locapprox.sampling import Block, Sample
-from locapprox.solve import design, eliminate, jackknife, weighted_gram
+from locapprox.solve import design, eliminate, weighted_gram
 from locapprox.streaming import Fit
 
 MOST_STEPS = 200

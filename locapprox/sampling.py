@@ -43,9 +43,9 @@ def generator(seed: int, neighbourhood: Any, role: str, x: Tensor) -> torch.Gene
 
 
 @lru_cache(maxsize=64)
-def _seed(*words: int | str) -> int:
-    numbers = [zlib.crc32(word.encode()) if isinstance(word, str) else word for word in words]
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+def _seed(seed: int, words: str, d: int) -> int:
+    sequence = np.random.SeedSequence([seed, zlib.crc32(words.encode()), d])
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
 def _kind(part: Any) -> str:

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from locapprox.equations import NormalEquations, Solved
+from locapprox.jackknife import jackknife
 from locapprox.losses import Loss
 from locapprox.notices import warn
 from locapprox.sampling import Block, Sample
-from locapprox.solve import Shrunk, design, jackknife, part_of, rounding
+from locapprox.solve import Shrunk, design, part_of, rounding
 
 AT_ONCE = 2**20  # outputs in one step of a pass over them, which bounds what is held besides
 GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
@@ -186,9 +187,10 @@ class StreamedFit:
             return False
         shrink = self.solver is NormalEquations.solve and not self.by_groups
         how = "The fit is shrunk (ridge by generalised cross-validation) and its standard errors are unknown: NaN. "
+        enough = 3 * needed + len(exact)  # at twice, a weight may rest on one pair of masks
         warn(
             f"n_samples is small: {self.rows} rows for weights that {needed} would just determine. {how * shrink}Use "
-            f"n_samples ≥ {2 * needed + len(exact)}, or fewer features"
+            f"n_samples ≥ {enough}, or fewer features"
         )
         return shrink
 
@@ -237,11 +239,11 @@ class StreamedFit:
         if enumerated and self.units:  # of one unit nothing is known
             second = (second - first.square() / self.units) * ((self.units - 1) / self.units)
             second = second if self.units > 1 else torch.full_like(second, torch.nan)
-        mean = torch.where(total > weights[:, None] * nothing.square(), total / weights[:, None], 0.0)
+        mean = torch.where(total <= weights[:, None] * nothing.square(), 0.0, total / weights[:, None])
         return second.clamp_min(0).sqrt(), self.loss.value * mean
 
 
 def _batches(y: Float[Tensor, "b k n"]) -> Iterator[slice]:
-    """Instances by as many as have `AT_ONCE` outputs together."""
+    """Instances by as many as have `AT_ONCE` outputs together, or one by one."""
     size = max(1, AT_ONCE // max(1, y[0].numel()))
     yield from (slice(start, min(start + size, len(y))) for start in range(0, len(y), size))

@@ -36,7 +36,8 @@ class Linear:
     Standard errors: with values, every unit of the draw is left out in closed form (HC3; for pairs and enumerated
     designs the jackknife); for a mean gradient, the spread of its units; where neither can be had (both kinds of rows,
     gradients with rows to interpolate, more outputs than are kept) 20 delete-group solutions. For a quadrature, the
-    distance to the coarser rule on the same nodes. Zero where the draw is an enumeration or a point.
+    distance to the coarser rule on the same nodes. Zero where the draw is an enumeration or a point; NaN, with a
+    warning, where a weight rests on a single unit.
     """
 
     intercept: bool = True

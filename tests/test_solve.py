@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
 import locapprox as lx
-from locapprox import sampling, solve, streaming
+from locapprox import jackknife, sampling, solve, streaming
 
 F64 = torch.float64
 
@@ -174,12 +175,12 @@ def test_few_rows_are_ridge_by_generalised_cross_validation(given, n, per_instan
 def test_leaving_out_needs_no_inverse_of_its_own_for_every_problem(unit, shared):
     """The same residuals from basis and diagonal as from M = basis diag(1 / kept) basisᵀ written out."""
     b, k, n, p = 2, 3, 8, 4
-    X, rest, weight = randn(n, p), randn(b, k, n, seed=1), randn(b, n, seed=2).square()
+    X, rest, weight = randn(n, p), randn(b, k, n, seed=1), randn(b, n, seed=2).square() / 9
     basis, kept = randn(1 if shared else b, p, p, seed=3), 50 + randn(b * k, p, seed=4).square()
     full = basis.repeat_interleave(b * k // len(basis), 0)
     dense = (full / kept[:, None]) @ full.mT
-    total, *unknown = solve.jackknife(X, weight, solve.Shrunk(basis, kept), rest, unit)
-    torch.testing.assert_close(total, solve.jackknife(X, weight, dense, rest, unit)[0])
+    total, *unknown = jackknife.jackknife(X, weight, solve.Shrunk(basis, kept), rest, unit)
+    torch.testing.assert_close(total, jackknife.jackknife(X, weight, dense, rest, unit)[0])
     assert all(part.isnan().all() for part in unknown)
 
 
@@ -240,6 +241,53 @@ def test_passes_over_few_instances_at_once_change_nothing(surrogate, kernel, n, 
         )
 
 
+@pytest.mark.parametrize("unit", [1, 2])
+@pytest.mark.parametrize("per_instance", [False, True])
+def test_a_weight_that_rests_on_one_unit_has_no_error(given, unit, per_instance):
+    """The third feature is in one row (one pair) only: without it, no fit."""
+    xi = randn(40, 3, seed=1)
+    xi[:, 2] = 0
+    xi[6, 2] = 1.0
+    weight = randn(2, 40, seed=2).exp() if per_instance else torch.ones(40, dtype=F64)
+    own = method(given, lx.Draw(xi, weight, unit=unit))
+    with pytest.warns(UserWarning, match="some weights rest on a single draw"):
+        e = lx.explain(f, randn(2, 3), own)
+    assert e.weights.isfinite().all()
+    assert e.standard_error.isnan().all()
+    assert e.loss.isnan().all()
+
+
+@pytest.mark.filterwarnings("ignore:some weights rest")
+def test_kernel_shap_on_few_masks_alone_and_among_others():
+    """Six features, 24 masks, of which one pair alone tells two features apart; enough masks as advised: finite."""
+    x = randn(3, 6)
+    for n, known in ((24, False), (32, True)):
+        together = lx.explain(f, x, lx.kernel_shap(), n_samples=n, seed=4)
+        alone = lx.explain(f, x[:1], lx.kernel_shap(), n_samples=n, seed=4)
+        assert bool(together.standard_error.isfinite().all()) == known
+        torch.testing.assert_close(alone.standard_error, together.standard_error[:1], equal_nan=True)
+        torch.testing.assert_close(alone.loss, together.loss[:1], equal_nan=True)
+
+
+@pytest.mark.parametrize("own", [lx.lime(width=9.0), lx.c_lime(), lx.kernel_shap()], ids=lambda m: m.name)
+@pytest.mark.parametrize(("level", "dtype"), [(0.47, torch.float32), (1e6, torch.float32), (0.1, torch.bfloat16)])
+def test_a_constant_model_has_weights_of_zero_and_no_r2(own, level, dtype):
+    """In any precision: values are centred in float64."""
+    e = lx.explain(lambda a: torch.full((len(a),), level, dtype=dtype), randn(2, 4).float(), own, n_samples=2500)
+    assert (e.weights == 0).all()
+    assert e.r2.isnan().all()
+
+
+def test_large_outputs_of_low_precision_do_not_overflow_in_sums():
+    def model(a):
+        return f(a) * 1e36
+
+    x, own = randn(2, 4).float(), lx.c_lime(sigma=0.7)
+    small, large = lx.explain(f, x, own, n_samples=2500), lx.explain(model, x, own, n_samples=2500)
+    torch.testing.assert_close(large.weights / 1e36, small.weights, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(large.r2, small.r2, rtol=1e-4, atol=1e-5)
+
+
 def test_streamed_draw_equals_the_concatenated_one(given, draw_of):
     """3,000 draws come in blocks of 1,024; the system is that of all of them."""
     x, own = randn(2, 4), lx.c_lime(sigma=0.7)
@@ -276,7 +324,7 @@ def test_the_jackknife_refits_without_every_unit(p, unit, g):
     X, y, weight = randn(n, p, seed=1), randn(2, 1, n, seed=2), randn(g, n, seed=3).exp()
     theta = torch.stack([wls(X, weight[min(i, g - 1)], y[i, 0]) for i in range(2)])[:, None]
     inverse = torch.linalg.inv(solve.weighted_gram(X, weight))
-    total, first, second = solve.jackknife(X, weight, inverse, y - theta @ X.mT, unit)
+    total, first, second = jackknife.jackknife(X, weight, inverse, y - theta @ X.mT, unit)
     for i in range(2):
         w = weight[min(i, g - 1)]
         delta, errors = [], 0.0
@@ -308,14 +356,28 @@ def test_the_jackknife_of_pairs_whose_sum_is_interpolated(equal):
         return solve.eliminate(solve.weighted_gram(X, w), (w[:, None] * y) @ X, c, target)
 
     theta, inverse = fit(torch.ones(2 * pairs))
-    total, first, second = solve.jackknife(X, weight, inverse, y - theta @ X.mT, 2)
-    assert solve._sums_are_fixed(X, weight, inverse[0]) == equal
+    total, first, second = jackknife.jackknife(X, weight, inverse, y - theta @ X.mT, 2)
+    assert jackknife._sums_are_fixed(X, weight, inverse) == equal
     without = 1 - torch.eye(pairs).repeat_interleave(2, 1)
     refits = torch.stack([fit(keep)[0] for keep in without])
     errors = (1 - without)[:, None, None] * weight * (y - refits @ X.mT).square()
     torch.testing.assert_close(total, errors.sum((0, -1)), rtol=1e-9, atol=0)
     torch.testing.assert_close(first, (theta - refits).sum(0), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(second, (theta - refits).square().sum(0), rtol=1e-9, atol=1e-12)
+
+
+def test_pairs_of_columns_are_formed_once_for_a_block(monkeypatch):
+    """The Gram matrices, the leverages and the errors of LIME share them."""
+    formed = []
+
+    class Kept(WeakIdKeyDictionary):
+        def __setitem__(self, key, value):
+            formed.append(key)
+            super().__setitem__(key, value)
+
+    monkeypatch.setattr(solve, "_PAIRS", Kept())
+    lx.explain(f, randn(3, 4), lx.lime(width=9.0), n_samples=500)
+    assert len(formed) == 1
 
 
 # ---- errors and losses, end to end

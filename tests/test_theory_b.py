@@ -15,7 +15,7 @@ import torch
 
 import locapprox as lx
 import theory_checks.__main__ as runner
-from locapprox import distributions, equations, explanation, models, solve, streaming, surrogates
+from locapprox import distributions, equations, explanation, jackknife, models, streaming, surrogates
 from theory_checks import axioms, design, identities, no_free_lunch, points
 from theory_checks.claims import Claim
 from theory_checks.minimax import ReLU, chebyshev, grid
@@ -267,7 +267,7 @@ def own_column():
 
 
 def in_sample(patch):
-    patch.setattr(solve, "leave_out", lambda X, weight, inverse, rest: rest)
+    patch.setattr(jackknife, "leave_out", lambda X, weight, inverse, rest: rest)
 
 
 def steep(patch):

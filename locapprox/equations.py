@@ -13,8 +13,8 @@ Solved = tuple[Tensor, Tensor | None]  # θ (b, k, p); M (g, p, p), or None
 class NormalEquations:
     """Sums over rows for s weightings at once.
 
-    Values enter about y₀, the first block's mean, and gradients about g₀, the first one, so that nothing cancels. Of
-    gradients the squares of the unit sums are kept too: their spread is the error of a mean gradient.
+    Values enter about y₀ and gradients about g₀, the first ones, so that nothing cancels. Of gradients the squares of
+    the unit sums are kept too: their spread is the error of a mean gradient.
     """
 
     def __init__(self, loss: Loss, intercept: bool) -> None:
@@ -28,18 +28,20 @@ class NormalEquations:
     def add_values(self, X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"], y: Float[Tensor, "b k n"]) -> None:
         if self.y0 is None:
             about = self.intercept and y.shape[-1] > 0
-            self.y0 = y.mean(-1, dtype=X.dtype) if about else X.new_zeros(y.shape[:2])
+            self.y0 = y[..., 0].to(X.dtype) if about else X.new_zeros(y.shape[:2])
         self.d = X.shape[1] - self.intercept
         y = y - self.y0[..., None]
         terms = {"weight": weight.sum(-1), "weight_square": weight.square().sum(-1), "x": weight @ X}
-        if weight.shape[:2] == (1, 1):
-            w = weight[0].mT  # (n, 1): numbers of rows, not of outputs
-            terms |= {"rhs": (y @ (w * X))[:, None], "y": (y @ w).mT, "yy": (y.square() @ w).mT}
+        rows = None
+        if weight.shape[:2] == (1, 1):  # passes over the rows, not over all outputs
+            w = weight[0].mT  # (n, 1)
+            rows = w * X
+            terms |= {"rhs": (y @ rows)[:, None], "y": (y @ w).mT, "yy": (y.square() @ w).mT}
         else:
             weighted = weight[:, :, None] * y[:, None]  # (b, s, k, n)
             terms |= {"rhs": weighted @ X, "y": weighted.sum(-1), "yy": weighted.mul_(y[:, None]).sum(-1)}
         if self.loss.value:
-            terms["gram"] = weighted_gram(X, weight)
+            terms["gram"] = weighted_gram(X, weight) if rows is None else (rows.mT @ X)[None, None]
         for name, term in terms.items():
             self.sums[name] = self.sums[name] + term if name in self.sums else term
 

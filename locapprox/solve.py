@@ -103,8 +103,8 @@ def particular(
     u, s, vh = torch.linalg.svd(exact, full_matrices=len(exact) < exact.shape[1])
     rank = int((s > s[0] * 1e-10).sum())
     theta = (target @ u[:, :rank] / s[:rank]) @ vh[:rank]
-    gap = float((theta @ exact.mT - target).abs().max())
-    if gap > 1e-6 * (1e-6 + float(target.abs().max())):
+    gap = float((theta @ exact.mT - target).abs().max()) if rank < len(exact) else 0.0
+    if gap and gap > 1e-6 * (1e-6 + float(target.abs().max())):
         raise ValueError(
             f"the rows with infinite weight cannot all be interpolated (off by {gap:.3g}): without an intercept the "
             "surrogate is 0 at ξ = 0 (use Linear(intercept=True)), and equal ξ need equal outputs"
@@ -118,7 +118,7 @@ def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
     scaled = A * scale[:, :, None] * scale[:, None, :]
     factor, info = torch.linalg.cholesky_ex(scaled)
     pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
-    if bool((info > 0).any()) or bool((pivots < 100 * A.shape[-1] * torch.finfo(A.dtype).eps).any()):
+    if bool(((info > 0) | (pivots < 100 * A.shape[-1] * torch.finfo(A.dtype).eps)).any()):
         rank = int(torch.linalg.matrix_rank(scaled, hermitian=True).min())
         raise ValueError(
             f"n_samples is too small, or the draw too poor: its rows determine {rank} of the {A.shape[-1]} weights; "

@@ -146,12 +146,12 @@ class StreamedFit:
         """Refuse weights that leave too little to fit: all zero, or concentrated on fewer rows than unknowns."""
         weight = self.equations.total("weight", everything)
         unknowns = self.sample.d + self.intercept - exact
-        squares = self.equations.total("weight_square", everything)
-        effective = weight.square() / squares.clamp_min(torch.finfo(squares.dtype).tiny)
-        empty = bool((weight <= 0).any()) and exact == 0
-        random = self.units * self.unit == self.rows and self.loss.gradient == 0
-        if empty or (random and self.rows >= unknowns and bool((effective < unknowns).any())):
-            size = 0.0 if empty else float(effective.min())
+        empty, size = exact == 0 and bool((weight <= 0).any()), torch.inf
+        if self.units * self.unit == self.rows >= unknowns and self.loss.gradient == 0:  # all rows are random
+            squares = self.equations.total("weight_square", everything)
+            size = float((weight.square() / squares.clamp_min(torch.finfo(squares.dtype).tiny)).min())
+        if empty or size < unknowns:
+            size = 0.0 if empty else size
             raise ValueError(
                 f"the draw's weights leave an effective sample size of {size:.3g} for {unknowns} weights; "
                 + self.sample.advice(2 * unknowns)
@@ -230,7 +230,8 @@ class StreamedFit:
             for i in _batches(y):
                 weight = part_of(block.weight, i, len(y))
                 rest = (-theta[i] @ X.mT).add_(y[i])
-                total[i] += (weight[:, None, :fixed] * rest[..., :fixed].square()).sum(-1)
+                if fixed:
+                    total[i] += (weight[:, None, :fixed] * rest[..., :fixed].square()).sum(-1)
                 if len(random):
                     own = inverse.of(i, len(y)) if isinstance(inverse, Shrunk) else part_of(inverse, i, len(y))
                     sums = jackknife(random, weight[:, fixed:], own, rest[..., fixed:], block.unit)

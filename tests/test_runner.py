@@ -128,7 +128,7 @@ def test_ctrl_c_stops_within_seconds_and_a_killed_group_is_resumed(undisturbed, 
     start = time.perf_counter()
     run.signal(signal.SIGINT)
     said, _ = run.process.communicate(timeout=30)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 15  # and not the minutes that are left, on a busy machine too
     assert run.process.returncode == 130
     assert "the same command goes on from there" in said
     done = {path: path.read_bytes() for path in out.glob("*/*/manifest.json")}

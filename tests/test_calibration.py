@@ -248,9 +248,10 @@ for name, method in [("KernelSHAP", lx.kernel_shap()), ("LIME", lx.lime(width=2.
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_samples():
-    """Beyond the outputs, 20 × n floats, the peak over 200,000 samples is that over 2,000 to within 4 MB.
+    """Beyond the outputs, 20 × n floats, the peak over 200,000 samples is that over 2,000 to within half the outputs.
 
     Freed tensors go back to the system at once (MALLOC_MMAP_THRESHOLD_): holes in the C library's heap are not ours.
+    Huge pages come 2 MB at a time, when the system likes.
     """
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     run = [sys.executable, "-c", PEAKS]
@@ -264,4 +265,4 @@ def test_memory_does_not_grow_with_the_number_of_samples():
         )
     for name in METHODS:
         allowed = outputs if name != "SmoothGrad" else 0
-        assert peaks[name, 200_000] - peaks[name, 2_000] < allowed + 4 * 2**20, name
+        assert peaks[name, 200_000] - peaks[name, 2_000] < allowed + 8 * 2**20, name

@@ -25,7 +25,7 @@ import tyro
 from torch import Tensor, nn
 
 import locapprox as lx
-from experiments import experiment4, runs
+from experiments import image_models, runs
 from experiments.bench import interleaved
 
 PATCH = 4
@@ -139,7 +139,7 @@ def times(config: Config, net: nn.Module, x: Tensor, target: Tensor) -> tuple[pd
     methods |= {"Integrated Gradients": lx.integrated_gradients()}
 
     def engine(name: str) -> None:
-        lx.explain(net, x, methods[name], n, target, progress=False)
+        lx.explain(net, x, methods[name], n_samples=n, target=target, progress=False)
 
     work: dict[str, Callable[[], object]] = {name: partial(engine, name) for name in methods}
     rows = {name: n * len(x) for name in methods} | {"Occlusion": len(x) * (int(masks["features"].max()) + 2)}
@@ -180,16 +180,16 @@ def memory(config: Config) -> pd.DataFrame:
 def cifar10(images: int, samples: int) -> None:
     """All eight methods on the test images; prints the peak memory in KiB."""
     torch.set_num_threads(1)
-    config = experiment4.Config("cifar10", "resnet")
-    table = experiment4.images("cifar10")
-    net = experiment4.trained(config, Path("results/paper/networks"), table).network
+    config = image_models.Config("cifar10", "resnet")
+    table = image_models.images("cifar10")
+    net = image_models.trained(config, Path("results/paper/networks"), table).network
     x = table.x_test[:images]
     with torch.no_grad():
         target = torch.cat([net(part).argmax(1) for part in x.split(64)])
-    p = experiment4.Problem(net, x, target, config)
+    p = image_models.Problem(net, x, target, config)
     for name, method in p.methods(config.patch, config.baseline).items():
         start = time.perf_counter()
-        e = lx.explain(net, x, method, samples, target)
+        e = lx.explain(net, x, method, n_samples=samples, target=target)
         print(name, tuple(e.weights.shape), f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
@@ -202,7 +202,13 @@ def resnet50(images: int, samples: int) -> None:
     model = transformers.ResNetForImageClassification(transformers.ResNetConfig())
     net = lx.ImageClassifier(model, transformers.ConvNextImageProcessorPil(size={"shortest_edge": 224}))
     labels = torch.arange(224) * 10 // 224
-    lx.explain(net, torch.rand(1, 3, 224, 224), lx.kernel_shap(features=labels[:, None] * 10 + labels), 2 * samples, 0)
+    lx.explain(
+        net,
+        torch.rand(1, 3, 224, 224),
+        lx.kernel_shap(features=labels[:, None] * 10 + labels),
+        n_samples=2 * samples,
+        target=0,
+    )
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
@@ -212,9 +218,9 @@ def main(config: Config, out: Path = Path("results/bench"), cache: Path = Path("
     if config.memory:
         frames = {"memory": memory(config)}
     else:
-        settings = experiment4.Config("mnist", "lenet")
-        table = experiment4.images("mnist")
-        net = experiment4.trained(settings, cache, table).network
+        settings = image_models.Config("mnist", "lenet")
+        table = image_models.images("mnist")
+        net = image_models.trained(settings, cache, table).network
         x = table.x_explain[: config.instances]
         over, against = times(config, net, x, net(x).argmax(1))
         frames = {"images_over_evaluations": over, "images_against_peers": against}

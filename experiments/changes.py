@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 import locapprox as lx
 from experiments import networks, runs
+from experiments.correspondence import Config as Settings
+from experiments.correspondence import engine, l1, over_uniform, problem, weights
 from experiments.data import Table, load
-from experiments.experiment1 import Config as Settings
-from experiments.experiment1 import engine, l1, over_uniform, problem, weights
-from experiments.experiment3 import ADDITIVE, PUBLISHED_K, TESTS, areas, changes, verdict
-from experiments.experiment3 import Config as Perturbation
 from experiments.originals import Problem
+from experiments.perturbations import ADDITIVE, PUBLISHED_K, TESTS, areas, changes, verdict
+from experiments.perturbations import Config as Perturbation
 
 Row = dict[str, Any]
 MANY = 20_000  # samples of a fit that stands for the converged one

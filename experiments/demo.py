@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import experiment1, experiment2, experiment3, experiment4, no_free_lunch
+from experiments import correspondence, image_models, no_free_lunch, perturbations, recovery
 from experiments.paper import Options, run_all
 
 # The kernel's width is √d, d entries per input: the paper's 1 leaves masks of these tables hardly any weight.
@@ -23,7 +23,7 @@ MODELS = [
 ]
 CONFIGS = [
     *[
-        experiment1.Config(
+        correspondence.Config(
             name,
             model,
             points=POINTS,
@@ -36,11 +36,11 @@ CONFIGS = [
         for name, model in MODELS
     ],
     *[
-        experiment2.Config(name, model, points=POINTS, width=WIDTH[name], seeds=2)
+        recovery.Config(name, model, points=POINTS, width=WIDTH[name], seeds=2)
         for name, model in (("diabetes", "linear"), ("breast_cancer", "logistic"))
     ],
     *[
-        experiment3.Config(name, model, points=POINTS, width=WIDTH[name], draws=10, seeds=2)
+        perturbations.Config(name, model, points=POINTS, width=WIDTH[name], draws=10, seeds=2)
         for name, model in MODELS
         if name != "digits"
     ],
@@ -48,7 +48,7 @@ CONFIGS = [
         no_free_lunch.Config(name, model, points=POINTS, width=WIDTH[name], replicates=3, seeds=1)
         for name, model in MODELS
     ],
-    experiment4.Config(
+    image_models.Config(
         "digits", "cnn", 2, points=POINTS, n_samples=1000, replicates=2, patches=(1, 4), points_studied=5
     ),
 ]

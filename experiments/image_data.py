@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from experiments.data import EXPLAINED, Table, fetch
 from experiments.runs import bar
-from locapprox.images import as_images
+from locapprox import as_images
 
 MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
 MNIST_TRAIN = 8000

@@ -1,7 +1,7 @@
 """python -m experiments.paper: every experiment of Han et al. (2022) on WHO and HELOC, the theory, and the figures.
 
 python -m experiments.paper --list                         the tasks, and what is done
-python -m experiments.paper --only experiment1 '*/who-*'   those whose name begins with, or matches, a pattern
+python -m experiments.paper --only correspondence '*/who-*'   those whose name begins with, or matches, a pattern
 
 Finished tasks are kept: after an interruption the same command goes on, and ends with the same results.
 """
@@ -23,14 +23,14 @@ from tqdm.auto import tqdm
 
 from experiments import (
     changes,
+    correspondence,
     data,
-    experiment1,
-    experiment2,
-    experiment3,
-    experiment4,
+    image_models,
     networks,
     no_free_lunch,
     originals,
+    perturbations,
+    recovery,
     runs,
     schedule,
 )
@@ -41,9 +41,9 @@ MODELS = [
 ]
 SIMPLE = [(name, model) for name, model in MODELS if model not in NETWORKS]
 CONFIGS = [
-    *[experiment1.Config(name, model) for name, model in MODELS],
-    *[experiment2.Config(name, model) for name, model in SIMPLE],
-    *[experiment3.Config(name, model) for name, model in MODELS],
+    *[correspondence.Config(name, model) for name, model in MODELS],
+    *[recovery.Config(name, model) for name, model in SIMPLE],
+    *[perturbations.Config(name, model) for name, model in MODELS],
     *[no_free_lunch.Config(name, model) for name, model in MODELS],
     *[
         changes.Config(name, model) for name, model in MODELS if model not in ("ffnnB", "ffnnC")
@@ -52,14 +52,14 @@ CONFIGS = [
 # Measured, roughly, on one core: the longest start first.
 SECONDS = {
     "theory": 21.0,
-    "experiment3": 6.0,
+    "perturbations": 6.0,
     "no_free_lunch": 5.0,
     "changes": 3.0,
-    "experiment1": 10.0,
-    "experiment2": 5.0,
-    "experiment4": 600.0,
+    "correspondence": 10.0,
+    "recovery": 5.0,
+    "image_models": 600.0,
 }
-ORIGINALS = ("experiment1", "experiment2")  # they need captum's explanations
+ORIGINALS = ("correspondence", "recovery")  # they need captum's explanations
 TRAINING = {"ffnnA": 10.0, "ffnnB": 15.0, "ffnnC": 20.0, "lenet": 20.0, "resnet": 400.0}
 ALONE = {"theory": "theory_checks --out {out}/theory", "figures": "paper_figures --results {out}"}
 
@@ -177,9 +177,9 @@ def preparations(config: Any, out: Path) -> list[schedule.Task]:
     name = f"{config.data}-{config.model}"
     select_on: Literal["validation", "test"] = getattr(config, "select_on", "validation")
     cost = TRAINING.get(config.model, 2.0) * (3 if config.data == "heloc" else 1)
-    if isinstance(config, experiment4.Config):
+    if isinstance(config, image_models.Config):
         return [
-            schedule.Task(f"networks/{name}-{select_on}", partial(experiment4.trained, config, out / "networks"), cost)
+            schedule.Task(f"networks/{name}-{select_on}", partial(image_models.trained, config, out / "networks"), cost)
         ]
     recipe = networks.recipe(config.data, config.model, select_on, config.seed)  # its seeds are trained together
     shared = [schedule.Task(f"networks/{name}-{select_on}", partial(trained, recipe, config, out), cost)]
@@ -199,7 +199,7 @@ def original(config: Any, out: Path) -> None:
     """captum's explanations of the first network."""
     select_on: Literal["validation", "test"] = getattr(config, "select_on", "validation")
     net = trained(networks.recipe(config.data, config.model, select_on, config.seed), config, out)[0].network
-    p = experiment1.problem(config, data.load(config.data), net)
+    p = correspondence.problem(config, data.load(config.data), net)
     originals.computed(p, config.seed, out / "originals")
 
 

@@ -5,12 +5,12 @@ About 28 minutes on two cores, 7 of them to train the network for CIFAR-10.
 
 import tyro
 
-from experiments import experiment4
+from experiments import image_models
 from experiments.paper import Options, run_all
 
 CONFIGS = [
-    experiment4.Config("cifar10", "resnet", points=12, replicates=2, patches=(2, 8)),
-    experiment4.Config("mnist", "lenet"),
+    image_models.Config("cifar10", "resnet", points=12, replicates=2, patches=(2, 8)),
+    image_models.Config("mnist", "lenet"),
 ]
 
 if __name__ == "__main__":

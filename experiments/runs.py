@@ -187,9 +187,13 @@ def _say(message: str) -> None:
 
 
 def bar(iterable: Iterable[T], description: str) -> Iterable[T]:
-    """A progress bar if it takes longer than two seconds; none in worker processes, which share one terminal."""
-    inside_worker = current_process().name != "MainProcess"
-    return tqdm(iterable, description, delay=2, leave=False, disable=inside_worker)
+    """A progress bar if it takes longer than two seconds; none in worker processes."""
+    return tqdm(iterable, description, delay=2, leave=False, disable=in_worker())
+
+
+def in_worker() -> bool:
+    """Workers share one terminal, so they show no bars."""
+    return current_process().name != "MainProcess"
 
 
 @contextmanager

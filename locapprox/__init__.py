@@ -1,57 +1,119 @@
-"""locapprox: an explanation is a regression."""
+"""locapprox: an explanation is a regression.
 
-from locapprox.contract import check_neighbourhood as check_neighbourhood
-from locapprox.data_neighbourhoods import LimeTabular as LimeTabular
-from locapprox.data_neighbourhoods import NearestPoints as NearestPoints
-from locapprox.distributions import AllCoalitions as AllCoalitions
-from locapprox.distributions import CorrelatedNormal as CorrelatedNormal
-from locapprox.distributions import Draw as Draw
-from locapprox.distributions import FairMasks as FairMasks
-from locapprox.distributions import GaussLegendre as GaussLegendre
-from locapprox.distributions import LeaveOneOut as LeaveOneOut
-from locapprox.distributions import Normal as Normal
-from locapprox.distributions import PointMass as PointMass
-from locapprox.distributions import ShapleyMasks as ShapleyMasks
-from locapprox.distributions import Uniform as Uniform
-from locapprox.explain import explain as explain
-from locapprox.explain import explain_mean as explain_mean
-from locapprox.explanation import Explanation as Explanation
-from locapprox.explanation import load as load
-from locapprox.faithfulness import faithfulness as faithfulness
-from locapprox.hugging_face import ImageClassifier as ImageClassifier
-from locapprox.hugging_face import hugging_face as hugging_face
-from locapprox.images import Blurred as Blurred
-from locapprox.images import ChannelMean as ChannelMean
-from locapprox.images import as_images as as_images
-from locapprox.images import patches as patches
-from locapprox.images import per_channel as per_channel
-from locapprox.images import superpixels as superpixels
-from locapprox.kernels import ExponentialKernel as ExponentialKernel
-from locapprox.losses import GradientMatching as GradientMatching
-from locapprox.losses import Loss as Loss
-from locapprox.losses import SquaredError as SquaredError
-from locapprox.method import Method as Method
-from locapprox.methods import c_lime as c_lime
-from locapprox.methods import gradient_x_input as gradient_x_input
-from locapprox.methods import integrated_gradients as integrated_gradients
-from locapprox.methods import kernel_shap as kernel_shap
-from locapprox.methods import lime as lime
-from locapprox.methods import occlusion as occlusion
-from locapprox.methods import paper_methods as paper_methods
-from locapprox.methods import smoothgrad as smoothgrad
-from locapprox.methods import vanilla_gradients as vanilla_gradients
-from locapprox.neighbourhoods import Additive as Additive
-from locapprox.neighbourhoods import Multiplicative as Multiplicative
-from locapprox.neighbourhoods import Neighbourhood as Neighbourhood
-from locapprox.perturbation import PerturbationTest as PerturbationTest
-from locapprox.perturbation import perturbation_test as perturbation_test
-from locapprox.pictures import picture as picture
-from locapprox.pictures import pictures as pictures
-from locapprox.recommend import Recommendation as Recommendation
-from locapprox.recommend import recommend as recommend
-from locapprox.surrogates import Constrained as Constrained
-from locapprox.surrogates import Linear as Linear
-from locapprox.surrogates import Logistic as Logistic
-from locapprox.surrogates import Sparse as Sparse
+The public surface. A method is a neighbourhood, a loss and a surrogate class; Table 1 is `_methods`, what happens in a
+call is `_explain`.
+"""
 
-__version__ = "0.1.0"
+from locapprox._concat import concat
+from locapprox._explain import explain, explain_mean
+from locapprox._explainer import Explainer, as_explanation
+from locapprox._explanation import Explanation, load
+from locapprox._method import Method
+from locapprox._methods import (
+    c_lime,
+    gradient_x_input,
+    integrated_gradients,
+    kernel_shap,
+    lime,
+    occlusion,
+    paper_methods,
+    smoothgrad,
+    vanilla_gradients,
+)
+from locapprox.evaluation.faithfulness import Faithfulness, faithfulness
+from locapprox.evaluation.perturbation import PerturbationTest, perturbation_test
+from locapprox.evaluation.recommend import Recommendation, recommend
+from locapprox.fit.contract import check_surrogate
+from locapprox.fit.losses import GradientMatching, Loss, SquaredError
+from locapprox.fit.result import Fit
+from locapprox.fit.surrogates import BaseSurrogate, Constrained, Linear, Logistic, Sparse, Surrogate
+from locapprox.images.pictures import picture, pictures
+from locapprox.images.regions import Blurred, ChannelMean, as_images, patches, per_channel, superpixels
+from locapprox.models.hugging_face import ImageClassifier, hugging_face
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, Neighbourhood
+from locapprox.neighbourhoods.baselines import Background
+from locapprox.neighbourhoods.contract import check_distribution, check_neighbourhood
+from locapprox.neighbourhoods.data import LimeTabular, NearestPoints
+from locapprox.neighbourhoods.distributions import (
+    BaseDistribution,
+    CorrelatedNormal,
+    Distribution,
+    GaussLegendre,
+    Normal,
+    PointMass,
+    Uniform,
+)
+from locapprox.neighbourhoods.kernels import ExponentialKernel
+from locapprox.neighbourhoods.masks import AllCoalitions, FairMasks, LeaveOneOut, ShapleyMasks
+from locapprox.neighbourhoods.placements import Additive, Multiplicative
+
+__version__ = "0.2.0.dev0"
+
+__all__ = [
+    "Additive",
+    "AllCoalitions",
+    "Background",
+    "BaseDistribution",
+    "BaseNeighbourhood",
+    "BaseSurrogate",
+    "Blurred",
+    "ChannelMean",
+    "Constrained",
+    "CorrelatedNormal",
+    "Distribution",
+    "Draw",
+    "Explainer",
+    "Explanation",
+    "ExponentialKernel",
+    "FairMasks",
+    "Faithfulness",
+    "Fit",
+    "GaussLegendre",
+    "GradientMatching",
+    "ImageClassifier",
+    "LeaveOneOut",
+    "LimeTabular",
+    "Linear",
+    "Logistic",
+    "Loss",
+    "Method",
+    "Multiplicative",
+    "NearestPoints",
+    "Neighbourhood",
+    "Normal",
+    "PerturbationTest",
+    "PointMass",
+    "Recommendation",
+    "ShapleyMasks",
+    "Sparse",
+    "SquaredError",
+    "Surrogate",
+    "Uniform",
+    "as_explanation",
+    "as_images",
+    "c_lime",
+    "check_distribution",
+    "check_neighbourhood",
+    "check_surrogate",
+    "concat",
+    "explain",
+    "explain_mean",
+    "faithfulness",
+    "gradient_x_input",
+    "hugging_face",
+    "integrated_gradients",
+    "kernel_shap",
+    "lime",
+    "load",
+    "occlusion",
+    "paper_methods",
+    "patches",
+    "per_channel",
+    "perturbation_test",
+    "picture",
+    "pictures",
+    "recommend",
+    "smoothgrad",
+    "superpixels",
+    "vanilla_gradients",
+]

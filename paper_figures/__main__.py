@@ -10,16 +10,16 @@ import pandas as pd
 import tyro
 from tqdm.auto import tqdm
 
-from paper_figures import experiment1, experiment2, experiment3, experiment4, no_free_lunch, page
+from paper_figures import correspondence, image_models, no_free_lunch, page, perturbations, recovery
 from paper_figures.results import EXPERIMENTS, Runs, read
 from paper_figures.style import Picture, style
 
 MODULES = {
-    "experiment1": experiment1,
-    "experiment2": experiment2,
-    "experiment3": experiment3,
+    "correspondence": correspondence,
+    "recovery": recovery,
+    "perturbations": perturbations,
     "no_free_lunch": no_free_lunch,
-    "experiment4": experiment4,
+    "image_models": image_models,
 }
 
 

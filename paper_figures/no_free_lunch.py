@@ -41,8 +41,8 @@ def draw(found: Runs, path: Path) -> Picture:
     figure.suptitle((" " if across > 1 else "\n").join(heading), fontsize=8)
     caption = (
         "Regret on every neighbourhood (numbers: per cent of the best constant's loss, ≫: over 100; red: the method's "
-        "own; dark also where it is negative, as for a surrogate that misses rows to be interpolated). At the optimum "
-        f"everywhere, first network: {'; '.join(everywhere(found, run) for run in found.runs)}."
+        "own; dark also where it is negative, as for a surrogate that misses rows to be interpolated). Shown to be "
+        f"beyond the optimum nowhere, first network: {'; '.join(nowhere_beyond(found, run) for run in found.runs)}."
     )
     return Picture(save(figure, path), caption, over_networks(found))
 
@@ -53,22 +53,22 @@ def first(found: Runs, table: str, run: tuple[str, str]) -> pd.DataFrame:
 
 
 def over_networks(found: Runs) -> pd.DataFrame:
-    """Per method: on how many trained networks it is at the optimum everywhere, and the range of what it loses."""
+    """Per method: on how many networks it is shown beyond the optimum nowhere, and the range of what it loses."""
     groups = found.tables["verdict"].groupby(["data", "model", "method"], sort=False)
     return groups.agg(
         networks=("training_seed", "count"),
-        best_everywhere=("best_everywhere", "sum"),
-        worst_neighbourhood=("worst_neighbourhood", "first"),
+        nowhere_beyond=("beyond_optimum", lambda columns: int((columns == 0).sum())),
+        clearest_in=("clearest_in", "first"),
         least_lost_low=("lost_low", "min"),
         largest_lost_low=("lost_low", "max"),
     ).reset_index()
 
 
-def everywhere(found: Runs, run: tuple[str, str]) -> str:
-    """Which methods of a run are at the optimum everywhere."""
+def nowhere_beyond(found: Runs, run: tuple[str, str]) -> str:
+    """Which methods of a run are shown to be beyond the optimum in no column."""
     verdict = first(found, "verdict", run)
-    best = verdict[verdict["best_everywhere"]]["method"]
-    names = "all" if len(best) == len(verdict) else ", ".join(best) or "none"
+    those = verdict[verdict["beyond_optimum"] == 0]["method"]
+    names = "all" if len(those) == len(verdict) else ", ".join(those) or "none"
     return f"{names} ({title(*run)})"
 
 
@@ -90,4 +90,5 @@ def panel(ax: Axes, matrix: pd.DataFrame, verdict: pd.DataFrame, name: str, labe
     plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_title(f"{name}\nbest everywhere: {int(verdict['best_everywhere'].sum())} of {len(verdict)}")
+    nowhere = int((verdict["beyond_optimum"] == 0).sum())
+    ax.set_title(f"{name}\nbeyond the optimum nowhere: {nowhere} of {len(verdict)}")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from paper_figures.experiment1 import METRICS
-from paper_figures.experiment4 import summary
+from paper_figures.correspondence import METRICS
+from paper_figures.image_models import summary
 from paper_figures.results import Runs, nearest, published
 from paper_figures.style import Picture, title
 
@@ -33,16 +33,16 @@ authors' public checkpoints and stored explanations give (four of their eight mo
 </body></html>
 """
 SECTIONS = {
-    "experiment1": (
+    "correspondence": (
         "Experiment 1: existing methods and their framework instances",
         "Every method by its original library (rows) and as an instance of the framework (columns), and two limits.",
     ),
-    "experiment2": (
+    "recovery": (
         "Experiment 2: recovery of the model's weights",
         "A linear and a logistic model: which explanations recover w, and which w ⊙ x? Of the logistic model, w are "
         "the coefficients of the logit: a linear surrogate of the probability recovers its direction at best.",
     ),
-    "experiment3": (
+    "perturbations": (
         "Experiment 3: perturbation tests, and what they test",
         "As published, each method is ranked by what it reports. So methods differ in two things: their neighbourhood, "
         "and whether their weights are multiplied by the input. The cross ranks each method both ways.",
@@ -53,7 +53,7 @@ SECTIONS = {
         "interval (95 %, over inputs and draws) excludes the optimum; networks after the first are explained at few "
         "inputs, so it says less there.",
     ),
-    "experiment4": (
+    "image_models": (
         "Experiment 4: images",
         "The same on image models: LIME, KernelSHAP and Occlusion explain patches, the others pixels.",
     ),
@@ -84,10 +84,10 @@ def index(
         if name not in found:
             continue
         body = [f"<p>{html.escape(words)}</p>"]
-        if name in ("experiment1", "experiment4"):
+        if name in ("correspondence", "image_models"):
             body += _models(found[name])
-        body += _nearest(found[name]) if name == "experiment1" else []
-        body += _images(found[name]) if name == "experiment4" else []
+        body += _nearest(found[name]) if name == "correspondence" else []
+        body += _images(found[name]) if name == "image_models" else []
         prefix = name.replace("_", "-")
         body += [_figure(key, picture) for key, picture in drawn.items() if key.startswith(prefix)]
         sections[name] = heading, [*body, _commands(found[name].commands)]

@@ -12,7 +12,7 @@ from paper_figures.style import FAMILIES, METHODS
 
 ROUNDING = 1e-6  # distances that differ by less differ by rounding only
 ORDER = ("linear", "logistic", "mlp", "cnn", "ffnnA", "ffnnB", "ffnnC", "lenet", "resnet")
-EXPERIMENTS = ("experiment1", "experiment2", "experiment3", "no_free_lunch", "changes", "experiment4")
+EXPERIMENTS = ("correspondence", "recovery", "perturbations", "no_free_lunch", "changes", "image_models")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Runs:
         return [manifest["command"] for manifest in self.manifests]
 
 
-def read(results: Path, experiment: str = "experiment1") -> Runs:
+def read(results: Path, experiment: str = "correspondence") -> Runs:
     """Raises FileNotFoundError if nothing is finished there."""
     found = [path.parent for path in results.glob(f"{experiment}/*/manifest.json")]
     if not found:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from locapprox import Draw
+from locapprox import BaseNeighbourhood, Draw
 
 torch.set_num_threads(1)
 
@@ -102,10 +102,10 @@ def x() -> Tensor:
     return torch.randn(5, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
 
 
-class Given:
+class Given(BaseNeighbourhood):
     """A neighbourhood whose draw is given: x + ξ, or x ⊙ ξ; in blocks that end at the rows `cuts`."""
 
-    whole_budget = True
+    draws_at_once = True
 
     def __init__(self, draw: Draw, cuts: tuple[int, ...] = (), additive: bool = True) -> None:
         self.given, self.cuts, self.additive = draw, cuts, additive
@@ -113,11 +113,11 @@ class Given:
     def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
         return self.given
 
-    def stream(self, x: Tensor, n: int, rng: torch.Generator) -> Iterator[Draw]:
+    def blocks(self, x: Tensor, n: int, rng: torch.Generator) -> Iterator[Draw]:
         g = self.given
         for start, end in zip((0, *self.cuts), (*self.cuts, g.weight.shape[-1]), strict=True):
-            fixed = max(0, min(g.fixed - start, end - start))
-            yield Draw(g.xi[..., start:end, :], g.weight[..., start:end], unit=g.unit, fixed=fixed)
+            fixed = max(0, min(g.n_fixed - start, end - start))
+            yield Draw(g.xi[..., start:end, :], g.weight[..., start:end], unit_size=g.unit_size, n_fixed=fixed)
 
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
         return x.unsqueeze(1) + xi if self.additive else x.unsqueeze(1) * xi
@@ -129,15 +129,16 @@ def given() -> type[Given]:
 
 
 def _draw_of(neighbourhood: object, x: Tensor, n: int, seed: int = 0, role: str = "fit") -> Draw:
-    from locapprox.neighbourhoods import stream
-    from locapprox.sampling import generator
+    from locapprox.fit.sampling import generator
+    from locapprox.neighbourhoods.base import described
 
-    draws = list(stream(neighbourhood, x, n, generator(seed, neighbourhood, role, x)))
+    where = described(neighbourhood)
+    draws = list(where.blocks(x, n, generator(seed, where, role, x)))
     return Draw(
         torch.cat([d.xi for d in draws], dim=-2),
         torch.cat([d.weight for d in draws], dim=-1),
-        unit=draws[-1].unit,
-        fixed=sum(d.fixed for d in draws),
+        unit_size=draws[-1].unit_size,
+        n_fixed=sum(d.n_fixed for d in draws),
     )
 
 

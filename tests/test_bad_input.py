@@ -84,17 +84,35 @@ def masks(surrogate=None, **settings):
 class Drawn:
     """A user's neighbourhood with mistakes."""
 
-    def __init__(self, xi=None, weight=None, placed=None):
-        self.xi, self.weight, self.placed = xi, weight, placed
+    def __init__(self, xi=None, weight=None, placed=None, drawn=None):
+        self.xi, self.weight, self.placed, self.drawn = xi, weight, placed, drawn
 
     def draw(self, x, n, rng):
         xi = torch.randn(n, x[0].numel(), generator=rng, dtype=x.dtype)
         xi = xi if self.xi is None else self.xi(xi)
-        return lx.Draw(xi, torch.ones(len(xi), dtype=F64) if self.weight is None else self.weight(xi))
+        draw = lx.Draw(xi, torch.ones(len(xi), dtype=F64) if self.weight is None else self.weight(xi))
+        return draw if self.drawn is None else self.drawn(draw)
 
     def place(self, x, xi):
         placed = x[:, None] + xi
         return placed if self.placed is None else self.placed(placed)
+
+
+class Fitted:
+    """A user's surrogate that returns the wrong thing."""
+
+    def fit(self, sample, loss):
+        return {"weights": sample.x}
+
+
+def given(values=X, x=X, like=None, **settings):
+    """A call of as_explanation, not yet made."""
+    return lambda: lx.as_explanation(values, x, like or lx.smoothgrad(), **settings)
+
+
+def asks(function):
+    """A call of an Explainer, not yet made."""
+    return lambda: lx.Explainer("mine", function)(network().eval(), X)
 
 
 def explains(method=None, model=None, x=X, **settings):
@@ -107,7 +125,7 @@ def done():
     return lx.explain(network().eval(), X, lx.kernel_shap(), n_samples=64)
 
 
-V, T, M = ValueError, TypeError, MemoryError
+V, T, M, G = ValueError, TypeError, MemoryError, lx.models.scores.NoGradientError
 AT_LEAST_1 = r"^{} must be a whole number ≥ 1, got {}$"
 BLACK_BOX = r"needs the model's gradients, and {}\. Two ways out: .*c_lime\(sigma\).* or pass a differentiable model"
 
@@ -334,14 +352,32 @@ CASES = {
     "baseline of another shape": (
         explains(masks(baseline=torch.zeros(5))),
         V,
-        r"^baseline must be a number, one input of shape \(6,\), a sample of inputs \(m, …\) .*got shape \(5,\)$",
+        r"^baseline must be a number, one input of shape \(6,\), one per instance, \(3, 6\), .*got shape \(5,\)$",
     ),
-    "sample of another shape": (
-        explains(masks(baseline=torch.zeros(2, 5))),
+    "sample that does not say so": (
+        explains(masks(baseline=torch.zeros(2, 6))),
         V,
-        r"^baseline must .*got shape \(2, 5\)$",
+        r"^baseline must .* or lx\.Background\(rows\) to average over a sample of inputs; got shape \(2, 6\)$",
     ),
-    "empty sample": (explains(masks(baseline=X[:0])), V, "^baseline is empty$"),
+    "no rows of a sample": (explains(masks(baseline=X[:0])), V, r"^baseline must .*got shape \(0, 6\)$"),
+    "sample of another shape": (
+        explains(masks(baseline=lx.Background(torch.zeros(2, 5)))),
+        V,
+        r"^baseline: Background has rows of shape \(5,\), an input is \(6,\)$",
+    ),
+    "sample of one row": (
+        lambda: lx.Background(torch.zeros(6)),
+        V,
+        r"^Background needs rows, \(m, \*input shape\); got shape \(6,\)$",
+    ),
+    "sample as text": (lambda: lx.Background("train"), T, "^Background must hold numbers, got 'train'$"),
+    "empty sample": (explains(masks(baseline=lx.Background(X[:0]))), V, "^baseline is empty$"),
+    "sample with holes": (explains(masks(baseline=lx.Background(HOLES))), V, "^baseline has NaN or infinite values$"),
+    "baseline of the batch": (
+        explains(masks(baseline=lambda x: x - x.mean(0))),
+        V,
+        r"^baseline\(x\) must be the same each time, and for an instance alone as among others$",
+    ),
     "NaN baseline": (explains(masks(baseline=HOLES[1])), V, "^baseline has NaN or infinite values$"),
     "baseline as text": (lambda: masks(baseline="mean"), T, "^baseline must hold numbers, got 'mean'$"),
     "no baseline": (lambda: masks(baseline=None), T, "^baseline must hold numbers, got None$"),
@@ -379,6 +415,36 @@ CASES = {
         lambda: squares(lx.Additive(lx.Normal(0.1)), "ridge"),
         T,
         "^surrogate must have a method fit.*'ridge'$",
+    ),
+    "a draw that is none": (
+        explains(squares(Drawn(drawn=lambda draw: (draw.xi, draw.weight)))),
+        T,
+        r"^draw must return lx\.Draw\(xi, weight\), got tuple$",
+    ),
+    "a fit that is none": (
+        explains(squares(lx.Additive(lx.Normal(0.1)), Fitted())),
+        T,
+        r"^fit must return lx\.Fit\(weights, …\), got dict$",
+    ),
+    "weights of other rows": (
+        explains(squares(Drawn(weight=lambda xi: xi[:5, 0].square()))),
+        V,
+        r"^a draw needs xi .*; got xi \(64, 6\) and weight \(1, 5\) for 3 instances$",
+    ),
+    "a neighbourhood to check": (
+        lambda: lx.check_neighbourhood(lx.Normal(0.1), X),
+        lx.neighbourhoods.contract.ContractError,
+        "^the neighbourhood breaks its contract: a neighbourhood needs a method place$",
+    ),
+    "a distribution to check": (
+        lambda: lx.check_distribution(0.1),
+        lx.neighbourhoods.contract.ContractError,
+        "^the distribution breaks its contract: a distribution needs a method draw$",
+    ),
+    "a surrogate to check": (
+        lambda: lx.check_surrogate(lx.SquaredError()),
+        lx.neighbourhoods.contract.ContractError,
+        "^the surrogate breaks its contract: a surrogate needs a method fit$",
     ),
     "negative loss": (lambda: -1 * lx.SquaredError(), V, "^a loss needs finite weights ≥ 0, not both 0; got -1"),
     "NaN loss": (lambda: float("nan") * lx.SquaredError(), V, "^a loss needs finite weights"),
@@ -448,20 +514,20 @@ CASES = {
         r"2\*\*30",
     ),
     # gradients of a black box
-    "arrays": (explains(lx.smoothgrad(), total, X.numpy()), T, BLACK_BOX.format("this model is called with arrays")),
+    "arrays": (explains(lx.smoothgrad(), total, X.numpy()), G, BLACK_BOX.format("this model is called with arrays")),
     "trees": (
         explains(lx.integrated_gradients(), HistGradientBoostingRegressor().fit(X.numpy(), [0, 1, 2]), X.numpy()),
-        T,
+        G,
         BLACK_BOX.format("this model is called with arrays"),
     ),
     "steps": (
         explains(lx.vanilla_gradients(), lambda a: (a > 0).sum(1) * 1.0),
-        T,
+        G,
         BLACK_BOX.format("its output does not .*"),
     ),
     "through numpy": (
         explains(lx.smoothgrad(), lambda a: torch.from_numpy(a.numpy().sum(1))),
-        T,
+        G,
         BLACK_BOX.format("this model leaves torch on its way"),
     ),
     # afterwards
@@ -471,6 +537,37 @@ CASES = {
     "seed of validation": (lambda: done().validate(10, seed=-1), V, "^seed must be a whole number ≥ 0, got -1$"),
     "inputs to predict": (lambda: done().predict(X[:2]), V, r"^inputs must be \(3, 6\) or \(3, n, 6\).*got \(2, 6\)$"),
     "instance": (lambda: done().points(3), V, "^instance must be below 3, the number of instances; got 3$"),
+    "two indices": (lambda: done()[0, 1], T, r"^an explanation is indexed by instances alone; index e\.weights for"),
+    "no instance": (lambda: done()[3], IndexError, "out of bounds"),
+    "nothing to join": (lambda: lx.concat([]), V, "^explanations is empty$"),
+    "other's numbers": (
+        given(X[:, :5]),
+        V,
+        r"^values have shape \(3, 5\), x \(3, 6\): give maps of x's shape, or one weight per instance and feature$",
+    ),
+    "other's numbers as text": (given("saliency"), T, "^values must be numbers, got str$"),
+    "other's numbers with holes": (given(HOLES), V, "^values have NaN or infinite numbers$"),
+    "other's numbers of other instances": (given(X[:2]), V, r"^values have shape \(2, 6\), x \(3, 6\)"),
+    "maps that differ within a feature": (
+        given(X, like=lx.kernel_shap(features=[0, 0, 1, 1, 2, 2])),
+        V,
+        "^a map must have one value on all entries of a feature; give one weight per feature$",
+    ),
+    "validation of other's numbers": (
+        lambda: given()().validate(10),
+        V,
+        "^validate needs the model, which a loaded or given explanation has not$",
+    ),
+    "an explainer of another shape": (
+        asks(lambda model, x, target: x[:, :2]),
+        V,
+        r"^explainer 'mine' must return maps of x's shape \(3, 6\), got \(3, 2\)$",
+    ),
+    "an explainer of nothing": (
+        asks(lambda model, x, target: None),
+        T,
+        "^explainer 'mine' must return maps of numbers, got NoneType$",
+    ),
     "one replicate": (
         lambda: lx.explain_mean(network().eval(), X, lx.kernel_shap(), replicates=1),
         V,
@@ -485,6 +582,7 @@ def test_the_sentence(name):
     with pytest.raises(kind, match=match) as caught:
         call()
     assert type(caught.value) is kind
+    assert kind is not G or issubclass(G, TypeError)
     assert len(str(caught.value)) < 400
 
 

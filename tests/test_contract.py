@@ -5,8 +5,10 @@ gradients by autograd through `place`, sums the rows one by one, meets rows of i
 and (for errors) refits without each unit.
 """
 
+import itertools
 import os
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +18,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 import locapprox as lx
-from locapprox.neighbourhoods import stream
-from locapprox.sampling import generator
+from locapprox.fit.sampling import generator
 
 D = 6
 LABELS = torch.tensor([0, 0, 1, 2, 2, 3])
@@ -35,6 +36,10 @@ def sample(x):
     return torch.linspace(-1, 1, 3 * x[0].numel(), dtype=x.dtype).reshape(3, *x.shape[1:])
 
 
+def groups(x):
+    return torch.stack([LABELS.roll(i) for i in range(len(x))]).reshape(x.shape)
+
+
 def cloud(x):
     rng = torch.Generator().manual_seed(7)
     return x[:1] + 0.5 * torch.randn(60, *x.shape[1:], generator=rng, dtype=torch.float64).to(x)
@@ -49,11 +54,18 @@ NEIGHBOURHOODS = {
     "fair masks": multiplicative(lx.FairMasks()),
     "LIME in x": multiplicative(lx.FairMasks(), kernel=lx.ExponentialKernel(4.0)),
     "LIME in xi": multiplicative(lx.FairMasks(), baseline=0.2, kernel=lx.ExponentialKernel(4.0, "xi")),
-    "LIME, background": lambda x: lx.Multiplicative(lx.FairMasks(), sample(x), kernel=lx.ExponentialKernel(4.0)),
+    "LIME, background": lambda x: lx.Multiplicative(
+        lx.FairMasks(), lx.Background(sample(x)), kernel=lx.ExponentialKernel(4.0)
+    ),
     "masks of groups": lambda x: lx.Multiplicative(lx.FairMasks(), 0.1, LABELS.reshape(x.shape[1:])),
     "Shapley": multiplicative(lx.ShapleyMasks()),
-    "Shapley, background": lambda x: lx.Multiplicative(lx.ShapleyMasks(), sample(x)),
+    "Shapley, background": lambda x: lx.Multiplicative(lx.ShapleyMasks(), lx.Background(sample(x))),
     "Shapley, baseline of x": multiplicative(lx.ShapleyMasks(), baseline=lambda x: x.flip(-1) / 2),
+    "Shapley, a baseline for each": lambda x: lx.Multiplicative(lx.ShapleyMasks(), x.flip(0) / 2),
+    "LIME, a baseline for each": lambda x: lx.Multiplicative(
+        lx.FairMasks(), x.flip(0) / 2, None, lx.ExponentialKernel(4.0)
+    ),
+    "groups of each": lambda x: lx.Multiplicative(lx.FairMasks(), 0.1, groups(x)),
     "all coalitions": multiplicative(lx.AllCoalitions()),
     "leave one out": multiplicative(lx.LeaveOneOut()),
     "one number": multiplicative(lx.Uniform(0.2, 1.0)),
@@ -93,11 +105,10 @@ class Rows:
         one = x[i : i + 1]
         rng = generator(seed, neighbourhood, "fit", x)
         per_instance = neighbourhood.draw(one, n, generator(seed, neighbourhood, "fit", x)).xi.ndim == 3
-        draws = list(stream(neighbourhood, one if per_instance else x, n, rng))
+        draws = list(neighbourhood.blocks(one if per_instance else x, n, rng))
         xi = torch.cat([d.xi[0] if d.xi.ndim == 3 else d.xi for d in draws])
         weight = torch.cat([d.weight if d.weight.ndim == 1 else d.weight[0 if per_instance else i] for d in draws])
-        self.unit, self.fixed = draws[-1].unit, sum(d.fixed for d in draws)
-        self.coarse = draws[0].coarse
+        self.unit, self.fixed = draws[-1].unit_size, sum(d.n_fixed for d in draws)
         leaf = xi.clone().requires_grad_()
         placed = neighbourhood.place(x, leaf)[i]  # all instances, one of which is looked at
         inside = placed.shape[1 : placed.ndim - x.ndim + 1]
@@ -163,9 +174,11 @@ def check_one(name, loss_name, intercept, target, shape, dtype, batch_size, n, s
         warnings.simplefilter("ignore")
         if infeasible and name.startswith("Shapley"):
             with pytest.raises(ValueError, match="cannot all be interpolated"):
-                lx.explain(model, x, method, n, passed, seed, batch_size, progress=False)
+                lx.explain(
+                    model, x, method, n_samples=n, target=passed, seed=seed, batch_size=batch_size, progress=False
+                )
             return
-        e = lx.explain(model, x, method, n, passed, seed, batch_size, progress=False)
+        e = lx.explain(model, x, method, n_samples=n, target=passed, seed=seed, batch_size=batch_size, progress=False)
     tolerance = 2e-8 if dtype == torch.float64 else 3e-4
     for i in range(3):
         for j, score in enumerate(scores or [[0, 2, 1][i]]):
@@ -236,6 +249,212 @@ def test_every_neighbourhood_keeps_its_contract(name, shape):
         lx.check_neighbourhood(NEIGHBOURHOODS[name](x), x)
 
 
+COUNT = itertools.count()
+
+
+class Noise:
+    """A neighbourhood as a user writes one, which keeps its contract; below, ways to break it."""
+
+    def draw(self, x, n, rng):
+        xi = torch.randn(n, x[0].numel(), generator=rng, dtype=x.dtype)
+        return lx.Draw(xi, torch.ones(n, dtype=torch.float64))
+
+    def place(self, x, xi):
+        return x.unsqueeze(1) + xi.reshape(*xi.shape[:-1], *x.shape[1:])
+
+
+def noise(base=Noise, **methods):
+    return type("Noise", (base,), methods)()
+
+
+def remade(draw, **parts):
+    return lx.Draw(**{"xi": draw.xi, "weight": draw.weight} | parts)
+
+
+def fewer(part):
+    """A method of `Noise` whose draw is changed."""
+    return lambda self, x, n, rng: part(Noise().draw(x, n, rng), x)
+
+
+BROKEN_NEIGHBOURHOODS = {
+    "weights must not be negative or NaN": noise(draw=fewer(lambda d, x: remade(d, weight=-d.weight))),
+    "weights of an instance must not all be zero": noise(draw=fewer(lambda d, x: remade(d, weight=0 * d.weight))),
+    "xi must be finite": noise(draw=fewer(lambda d, x: remade(d, xi=d.xi / 0))),
+    "weight must be": noise(draw=fewer(lambda d, x: remade(d, weight=d.weight.expand(2, -1)))),
+    "xi has 2 instances, x has 3": noise(draw=fewer(lambda d, x: remade(d, xi=d.xi.expand(2, -1, -1)))),
+    "must come in units of 3": noise(draw=fewer(lambda d, x: remade(d, unit_size=3))),
+    "asked for 64 rows and gave 65": noise(
+        draw=lambda self, x, n, rng: Noise().draw(x, n + 1, rng),
+    ),
+    "same generator seed": noise(
+        draw=lambda self, x, n, rng: Noise().draw(x, n, torch.Generator().manual_seed(next(COUNT)))
+    ),
+    "a second draw from one generator must be fresh": noise(
+        draw=lambda self, x, n, rng: Noise().draw(x, n, torch.Generator().manual_seed(0))
+    ),
+    "weights must not shrink as n grows": noise(draw=fewer(lambda d, x: remade(d, weight=d.weight / len(d.weight)))),
+    "partly fixed must see its whole budget": noise(draw=fewer(lambda d, x: remade(d, n_fixed=4))),
+    "must not depend on x": noise(draw=fewer(lambda d, x: remade(d, xi=d.xi * x.abs().mean()))),
+    "the global random state": noise(
+        draw=lambda self, x, n, rng: (torch.rand(1), Noise().draw(x, n, rng))[1],
+    ),
+    "must not change x": noise(draw=lambda self, x, n, rng: Noise().draw(x.add_(1e-3), n, rng)),
+    "place must return \\(3, 64, 6\\)": noise(place=lambda self, x, xi: Noise().place(x, xi)[:, :, :5]),
+    "keep x's dtype": noise(place=lambda self, x, xi: Noise().place(x, xi).float()),
+    "mix instances": noise(place=lambda self, x, xi: Noise().place(x, xi) + x.mean()),
+    "mix rows": noise(place=lambda self, x, xi: Noise().place(x, xi) + xi.mean()),
+    "differentiable in ξ": noise(place=lambda self, x, xi: Noise().place(x, xi.detach())),
+    "interpolates = False, but a weight is infinite": type(
+        "Own",
+        (Noise, lx.BaseNeighbourhood),
+        {"interpolates": False, "draw": fewer(lambda d, x: remade(d, weight=d.weight / 0))},
+    )(),
+}
+
+
+@pytest.mark.parametrize("clause", BROKEN_NEIGHBOURHOODS)
+def test_a_neighbourhood_that_breaks_a_clause_is_told_which(clause):
+    x = inputs((D,), 3, torch.float64)
+    lx.check_neighbourhood(Noise(), x)
+    with pytest.raises(ValueError, match=f"^the neighbourhood breaks its contract: .*{clause}"):
+        lx.check_neighbourhood(BROKEN_NEIGHBOURHOODS[clause], x)
+
+
+@pytest.mark.parametrize("whole", ["weights must not shrink", "a second draw from one", "partly fixed"])
+def test_what_sees_its_whole_budget_may(whole):
+    """A quadrature's weights are 1 / n, its draw the same each time, some of its rows fixed."""
+    own = next(part for clause, part in BROKEN_NEIGHBOURHOODS.items() if whole in clause)
+    mine = type("Own", (type(own), lx.BaseNeighbourhood), {"draws_at_once": True})()
+    lx.check_neighbourhood(mine, inputs((D,), 3, torch.float64))
+
+
+class Coin:
+    """A distribution as a user writes one."""
+
+    def draw(self, d, n, rng, dtype):
+        xi = torch.randint(0, 2, (n, d), generator=rng).to(dtype)
+        return lx.Draw(xi, torch.ones(n, dtype=torch.float64))
+
+
+BROKEN_DISTRIBUTIONS = {
+    "must have the dtype torch.float32, got torch.float64": {
+        "draw": lambda self, d, n, rng, dtype: Coin().draw(d, n, rng, torch.float64)
+    },
+    "must have d = 5 columns, got 4": {"draw": lambda self, d, n, rng, dtype: Coin().draw(d - 1, n, rng, dtype)},
+    "asked for 64 rows and gave 128": {"draw": lambda self, d, n, rng, dtype: Coin().draw(d, 2 * n, rng, dtype)},
+    "same generator seed": {
+        "draw": lambda self, d, n, rng, dtype: Coin().draw(d, n, torch.Generator().manual_seed(next(COUNT)), dtype)
+    },
+    "global random state": {
+        "draw": lambda self, d, n, rng, dtype: (np.random.rand(), Coin().draw(d, n, rng, dtype))[1]  # noqa: NPY002
+    },
+}
+
+
+@pytest.mark.parametrize("clause", BROKEN_DISTRIBUTIONS)
+def test_a_distribution_that_breaks_a_clause_is_told_which(clause):
+    lx.check_distribution(Coin())
+    with pytest.raises(ValueError, match=f"^the distribution breaks its contract: .*{clause}"):
+        lx.check_distribution(type("Coin", (Coin,), BROKEN_DISTRIBUTIONS[clause])())
+
+
+DISTRIBUTIONS = [
+    lx.Normal(0.3),
+    lx.Normal(torch.linspace(0.1, 0.5, 5), antithetic=True),
+    lx.CorrelatedNormal(torch.eye(5) + 0.1),
+    lx.Uniform(),
+    lx.GaussLegendre(),
+    lx.PointMass(1.0),
+    lx.FairMasks(),
+    lx.ShapleyMasks(),
+    lx.AllCoalitions(),
+    lx.LeaveOneOut(),
+]
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=repr)
+def test_every_distribution_keeps_its_contract(distribution):
+    for n in (63, 64, 2000):
+        lx.check_distribution(distribution, n=n)
+
+
+class Plain:
+    """A surrogate as a user writes one: least squares from the sample's blocks and values."""
+
+    def fit(self, sample, loss):
+        if loss.gradient:
+            raise ValueError("Plain needs values")
+        blocks = list(sample.blocks())
+        X = torch.cat([sample.design(block, True) for block in blocks])
+        y = torch.cat([sample.values(block)[1] for block in blocks], -1)
+        theta = torch.linalg.lstsq(X, y.flatten(0, 1).mT).solution.mT.unflatten(0, y.shape[:2])
+        loss = (y - theta @ X.mT).square().mean(-1)
+        unknown = torch.full_like(theta[..., :-1], torch.nan)
+        return lx.Fit(theta[..., :-1], theta[..., -1], unknown, loss, y.var(-1, correction=0))
+
+
+def changed(**parts):
+    """`Plain` with parts of its fit put through a function."""
+
+    def fit(self, sample, loss):
+        one = Plain().fit(sample, loss)
+        return replace(one, **{name: change(getattr(one, name)) for name, change in parts.items()})
+
+    return type("Plain", (Plain,), {"fit": fit})()
+
+
+BROKEN_SURROGATES = {
+    r"weights must be \(3, 2, 4\), got \(3, 2, 3\)": changed(
+        weights=lambda w: w[..., :3], standard_error=lambda e: e[..., :3]
+    ),
+    "loss must be float64, got torch.float32": changed(loss=lambda part: part.float()),
+    "weights are finite": changed(intercept=lambda part: part / 0),
+    "standard_error must not be negative": changed(standard_error=lambda e: e.nan_to_num(-1.0)),
+    "the same sample must give the same fit": changed(weights=lambda w: w + next(COUNT)),
+    "an instance alone must be fitted as among others": changed(weights=lambda w: w + w.mean() * (len(w) > 1)),
+    "the global random state": changed(weights=lambda w: w + 0 * torch.rand(1)),
+    "the variance of f": changed(constant_loss=lambda part: part * 1.01),
+}
+
+
+@pytest.mark.parametrize("clause", BROKEN_SURROGATES)
+def test_a_surrogate_that_breaks_a_clause_is_told_which(clause):
+    with pytest.raises(ValueError, match=f"^the surrogate breaks its contract: .*{clause}"):
+        lx.check_surrogate(BROKEN_SURROGATES[clause])
+
+
+SURROGATES = [
+    Plain(),
+    lx.Linear(),
+    lx.Linear(intercept=False),
+    lx.Sparse(2),
+    lx.Sparse(9),
+    lx.Constrained(lambda w, intercept: [w <= 0.1]),
+    lx.Logistic(),
+    lx.Logistic(intercept=False),
+]
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: type(s).__name__)
+def test_every_surrogate_keeps_its_contract(surrogate):
+    lx.check_surrogate(surrogate)
+
+
+def test_a_surrogate_of_ones_own_is_used():
+    x, model = inputs((D,), 3, torch.float64), Model(torch.float64)
+    where = lx.Additive(lx.Normal(0.3))
+    mine, ours = (
+        lx.explain(
+            model, x, lx.Method("", where, lx.SquaredError(), s), n_samples=2000, target=range(3), progress=False
+        )
+        for s in (Plain(), lx.Linear())
+    )
+    torch.testing.assert_close(mine.weights, ours.weights, rtol=0, atol=1e-11)
+    torch.testing.assert_close(mine.predict(x), ours.predict(x), rtol=0, atol=1e-11)
+    assert mine.standard_error.isnan().all()
+    assert mine.degrees_of_freedom.tolist() == [np.inf] * 3  # it says nothing of them
+
+
 ERRORS = {  # whose standard error is a sum of squares of the changes when each unit is left out
     "HC3": ("LIME in x", "values", False),
     "HC3 of noise": ("normal", "values", False),
@@ -250,7 +469,7 @@ def test_standard_errors_are_those_of_refits(case):
     x = inputs((D,), 3, torch.float64)
     n = 40
     neighbourhood, loss, model = NEIGHBOURHOODS[name](x), LOSSES[loss_name], Model(torch.float64)
-    e = lx.explain(model, x, lx.Method("contract", neighbourhood, loss), n, target=0, progress=False)
+    e = lx.explain(model, x, lx.Method("contract", neighbourhood, loss), n_samples=n, target=0, progress=False)
     for i in range(3):
         rows = Rows(model, neighbourhood, x, i, 0, n, 0, False)
         finite = np.flatnonzero(~rows.exact)
@@ -280,7 +499,7 @@ def test_the_logistic_surrogate_minimises_the_stated_loss(name, loss):
     x = inputs((D,), 2, torch.float64)
     neighbourhood, model, n = NEIGHBOURHOODS[name](x), Model(torch.float64), 60
     method = lx.Method("logistic", neighbourhood, LOSSES[loss], lx.Logistic())
-    e = lx.explain(model, x, method, n, target=1, progress=False)
+    e = lx.explain(model, x, method, n_samples=n, target=1, progress=False)
     rows = Rows(model, neighbourhood, x, 0, 1, n, 0, True)
     X, w = np.c_[rows.xi, np.ones(len(rows.xi))], np.where(rows.exact, 0, rows.weight)
     C, c = X[rows.exact], np.log(rows.y[rows.exact] / (1 - rows.y[rows.exact]))
@@ -306,7 +525,9 @@ def test_the_sparse_surrogate_is_least_squares_on_its_features():
     model, loss = Model(torch.float64), lx.SquaredError()
     for name in ("normal", "Shapley", "LIME in x"):
         neighbourhood = NEIGHBOURHOODS[name](x)
-        e = lx.explain(model, x, lx.Method("sparse", neighbourhood, loss, lx.Sparse(3)), 50, target=0, progress=False)
+        e = lx.explain(
+            model, x, lx.Method("sparse", neighbourhood, loss, lx.Sparse(3)), n_samples=50, target=0, progress=False
+        )
         assert bool(((e.weights != 0).sum(1) <= 3).all())
         for i in range(3):
             rows = Rows(model, neighbourhood, x, i, 0, 50, 0, False)
@@ -319,9 +540,9 @@ def test_the_sparse_surrogate_is_least_squares_on_its_features():
 def test_the_sparse_surrogate_of_gradients_keeps_the_largest():
     x = inputs((D,), 3, torch.float64)
     model = Model(torch.float64)
-    full = lx.explain(model, x, lx.smoothgrad(0.3), 50, target=0, progress=False)
+    full = lx.explain(model, x, lx.smoothgrad(0.3), n_samples=50, target=0, progress=False)
     method = lx.Method("sparse", lx.Additive(lx.Normal(0.3)), lx.GradientMatching(), lx.Sparse(2))
-    e = lx.explain(model, x, method, 50, target=0, progress=False)
+    e = lx.explain(model, x, method, n_samples=50, target=0, progress=False)
     for i in range(3):
         largest = full.weights[i].abs().argsort(descending=True)[:2]
         expected = torch.zeros(D, dtype=torch.float64)
@@ -333,7 +554,9 @@ def test_the_sparse_path_finds_the_features_of_a_sparse_function():
     model = lambda rows: 3 * rows[:, 1] - 2 * rows[:, 4]  # noqa: E731
     x = inputs((D,), 2, torch.float64)
     for neighbourhood in (lx.Additive(lx.Normal(0.3)), lx.Multiplicative(lx.FairMasks())):
-        e = lx.explain(model, x, lx.Method("s", neighbourhood, lx.SquaredError(), lx.Sparse(2)), 200, progress=False)
+        e = lx.explain(
+            model, x, lx.Method("s", neighbourhood, lx.SquaredError(), lx.Sparse(2)), n_samples=200, progress=False
+        )
         assert (e.weights != 0).nonzero()[:, 1].tolist() == [1, 4, 1, 4]
 
 
@@ -343,11 +566,13 @@ def test_the_constrained_surrogate_satisfies_the_kkt_conditions(name):
     x = inputs((D,), 2, torch.float64)
     model, bound = Model(torch.float64), 0.05
     neighbourhood = NEIGHBOURHOODS[name](x)
-    free = lx.explain(model, x, lx.Method("c", neighbourhood, lx.SquaredError()), 60, target=0, progress=False)
+    free = lx.explain(
+        model, x, lx.Method("c", neighbourhood, lx.SquaredError()), n_samples=60, target=0, progress=False
+    )
     assert float(free.weights.max()) > bound  # else the constraint says nothing
     surrogate = lx.Constrained(lambda w, intercept: [w <= bound])
     method = lx.Method("c", neighbourhood, lx.SquaredError(), surrogate)
-    e = lx.explain(model, x, method, 60, target=0, progress=False)
+    e = lx.explain(model, x, method, n_samples=60, target=0, progress=False)
     for i in range(2):
         rows = Rows(model, neighbourhood, x, i, 0, 60, 0, False)
         finite = np.flatnonzero(~rows.exact)

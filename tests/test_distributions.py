@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import locapprox as lx
-from locapprox import distributions
-from locapprox.distributions import Normal, ShapleyMasks, block_size, shapley_size_weights
+from locapprox.neighbourhoods.base import block_size
+from locapprox.neighbourhoods.distributions import Normal, described_distribution
+from locapprox.neighbourhoods.masks import ShapleyMasks, shapley_size_weights
 
 F64 = torch.float64
 
@@ -48,7 +49,7 @@ def test_shapley_size_weights_do_not_overflow():
 @pytest.mark.parametrize("d", [2, 3, 4, 5, 8, 11])
 def test_enough_masks_are_all_coalitions_with_the_kernel(d, extra):
     got = draw(ShapleyMasks(), d, 2**d + extra)
-    assert got.fixed == 2**d == len(got.xi)
+    assert got.n_fixed == 2**d == len(got.xi)
     masks = [tuple(m) for m in got.xi.int().tolist()]
     assert sorted(masks) == sorted(itertools.product([0, 1], repeat=d))
     sizes, ratio = got.xi.sum(1).int(), []
@@ -70,7 +71,7 @@ def test_shapley_masks_in_general(d, n, seed):
     assert bool(((got.xi == 0) | (got.xi == 1)).all())
     assert got.weight[:2].isinf().all()
     assert got.weight[2:].isfinite().all()
-    fixed, sampled = got.xi[: got.fixed], got.xi[got.fixed :]
+    fixed, sampled = got.xi[: got.n_fixed], got.xi[got.n_fixed :]
     assert len(fixed.unique(dim=0)) == len(fixed)
     sizes = fixed.sum(1).int()
     for size in range(d + 1):
@@ -80,15 +81,15 @@ def test_shapley_masks_in_general(d, n, seed):
     outer = [s in enumerated for s in range(d // 2 + 1)]
     assert outer == sorted(outer, reverse=True)
     if len(sampled):
-        assert got.unit == 2
+        assert got.unit_size == 2
         assert bool((sampled[0::2] + sampled[1::2] == 1).all())
         assert not enumerated & {int(s) for s in sampled.sum(1)}
     share = shapley_size_weights(d)
     for size in enumerated - {0, d}:
-        assert float(got.weight[: got.fixed][sizes == size].sum()) == pytest.approx(share[size - 1], rel=1e-10)
+        assert float(got.weight[: got.n_fixed][sizes == size].sum()) == pytest.approx(share[size - 1], rel=1e-10)
     rest = sum(share[s - 1] for s in range(1, d) if s not in enumerated)
     if len(sampled):
-        assert float(got.weight[got.fixed :].sum()) == pytest.approx(rest, rel=1e-10)
+        assert float(got.weight[got.n_fixed :].sum()) == pytest.approx(rest, rel=1e-10)
 
 
 def test_sampled_sizes_have_their_weight_in_expectation():
@@ -99,7 +100,7 @@ def test_sampled_sizes_have_their_weight_in_expectation():
     counts, masks = np.zeros(d + 1), {}
     for seed in range(700):
         got = draw(ShapleyMasks(), d, n, seed)
-        for mask in got.xi[got.fixed :: 2].int().tolist():
+        for mask in got.xi[got.n_fixed :: 2].int().tolist():
             counts[sum(mask)] += 1
             masks[tuple(mask)] = masks.get(tuple(mask), 0) + 1
     inner = np.flatnonzero(counts)
@@ -116,8 +117,8 @@ def test_enumeration_starts_when_sampling_would_draw_every_coalition():
     """d = 10, size 1 has share s₁ per side: enumerated from n − 2 ≥ 20 / (2 s₁)."""
     d = 10
     need = math.ceil(20 / (2 * shapley_size_weights(d)[0]) - 1e-9) + 2
-    assert draw(ShapleyMasks(), d, need - 1).fixed == 2
-    assert draw(ShapleyMasks(), d, need).fixed == 22
+    assert draw(ShapleyMasks(), d, need - 1).n_fixed == 2
+    assert draw(ShapleyMasks(), d, need).n_fixed == 22
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -143,18 +144,18 @@ def test_few_features(d):
 
 
 @pytest.mark.parametrize("n", [40, 600, 2500, 5000])
-def test_the_stream_is_the_draw(n):
+def test_the_blocks_are_the_draw(n):
     whole = draw(ShapleyMasks(), 12, n)
-    parts = list(ShapleyMasks().stream(12, n, rng(), F64))
+    parts = list(ShapleyMasks().blocks(12, n, rng(), F64))
     assert torch.equal(torch.cat([p.xi for p in parts]), whole.xi)
     assert torch.equal(torch.cat([p.weight for p in parts]), whole.weight)
-    assert sum(p.fixed for p in parts) == whole.fixed
+    assert sum(p.n_fixed for p in parts) == whole.n_fixed
     assert len(parts) == 1 or max(len(p.xi) for p in parts) < 2.1 * block_size(12)
     seen_sampled = False
     for p in parts:  # fixed rows come first
-        assert not (seen_sampled and p.fixed)
-        seen_sampled |= p.fixed < len(p.xi)
-        assert p.fixed == len(p.xi) or (len(p.xi) - p.fixed) % p.unit == 0
+        assert not (seen_sampled and p.n_fixed)
+        seen_sampled |= p.n_fixed < len(p.xi)
+        assert p.n_fixed == len(p.xi) or (len(p.xi) - p.n_fixed) % p.unit_size == 0
 
 
 # ---- quadrature
@@ -164,7 +165,7 @@ def test_the_stream_is_the_draw(n):
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.9, 1.0), (-2.0, 3.0)])
 def test_gauss_legendre_is_exact_on_polynomials(n, low, high):
     got = draw(lx.GaussLegendre(low, high), 3, n)
-    assert got.fixed == n
+    assert got.n_fixed == n
     assert bool((got.xi == got.xi[:, :1]).all())
     t = got.xi[:, 0]
     assert bool(((t > low) & (t < high)).all())
@@ -182,7 +183,7 @@ def test_gauss_legendre_is_exact_on_polynomials(n, low, high):
 def test_the_coarse_rule_is_exact_on_its_degree(n):
     """It interpolates on ⌈n/2⌉ nodes, so it integrates degrees below that."""
     got = draw(lx.GaussLegendre(), 1, n)
-    t, coarse = got.xi[:, 0], got.coarse
+    t, coarse = got.xi[:, 0], got.coarse_weight
     assert int((coarse != 0).sum()) == (n + 1) // 2
     for degree in range((n + 1) // 2):
         assert float((coarse * t**degree).sum()) == pytest.approx(1 / (degree + 1), abs=1e-12)
@@ -211,7 +212,7 @@ def test_normal_moments():
 
 def test_antithetic_pairs():
     got = draw(Normal(2.0, antithetic=True), 3, 1000)
-    assert got.unit == 2
+    assert got.unit_size == 2
     assert torch.equal(got.xi[0::2], -got.xi[1::2])
     assert len(got.xi.unique(dim=0)) == 1000
     within(got.xi[::2].square().mean(0), 4, 4 * (2 / 500) ** 0.5)
@@ -243,7 +244,7 @@ def test_all_coalitions(d):
     got = draw(lx.AllCoalitions(), d, 3)
     assert sorted(map(tuple, got.xi.int().tolist())) == sorted(itertools.product([0, 1], repeat=d))
     assert bool((got.weight == 1).all())
-    assert got.fixed == 2**d
+    assert got.n_fixed == 2**d
     with pytest.raises(ValueError, match="2\\*\\*25"):
         draw(lx.AllCoalitions(), 25, 3)
 
@@ -251,7 +252,7 @@ def test_all_coalitions(d):
 @pytest.mark.parametrize("d", [1, 2, 7])
 def test_leave_one_out(d):
     got = draw(lx.LeaveOneOut(), d, 3)
-    assert got.fixed == d + 1
+    assert got.n_fixed == d + 1
     finite = got.weight.isfinite()
     assert torch.equal(got.xi[finite], 1 - torch.eye(d, dtype=F64))
     assert torch.equal(got.xi[~finite], torch.ones(1, d, dtype=F64))
@@ -260,7 +261,7 @@ def test_leave_one_out(d):
 def test_point_mass():
     got = draw(lx.PointMass(0.25), 3, 100)
     assert torch.equal(got.xi, torch.full((1, 3), 0.25, dtype=F64))
-    assert got.fixed == 1
+    assert got.n_fixed == 1
 
 
 # ---- blocks
@@ -276,9 +277,54 @@ def test_block_size(d):
 
 
 def test_what_needs_its_whole_budget_says_so():
-    whole = {"GaussLegendre", "PointMass", "LeaveOneOut", "AllCoalitions"}
-    for name in ("Normal", "Uniform", "FairMasks", "ShapleyMasks", *whole):
-        assert getattr(getattr(distributions, name), "whole_budget", False) == (name in whole), name
+    whole = [lx.GaussLegendre(), lx.PointMass(0.0), lx.LeaveOneOut(), lx.AllCoalitions()]
+    for distribution in [Normal(1.0), lx.Uniform(), lx.FairMasks(), ShapleyMasks(), *whole]:
+        assert distribution.draws_at_once == (distribution in whole), distribution
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(40, [40]), (1024, [1024]), (1025, [1024, 1]), (2500, [1024, 1024, 452])])
+def test_other_blocks_are_draws_one_after_the_other(n, sizes):
+    for distribution, unit in ((lx.FairMasks(), 1), (Normal(1.0), 1), (Normal(1.0, antithetic=True), 2)):
+        blocks, one = list(distribution.blocks(7, n, rng(), F64)), rng()
+        assert [len(block.xi) for block in blocks] == [size // unit * unit for size in sizes]
+        for block, size in zip(blocks, sizes, strict=True):
+            assert torch.equal(block.xi, distribution.draw(7, size, one, F64).xi)
+
+
+def test_what_distributions_say_of_themselves():
+    """Binary ones may remove what is missing in x; two hold rows of infinite weight; σ is the least spread."""
+    every = [Normal(0.2), lx.CorrelatedNormal(torch.eye(3)), lx.Uniform(), lx.GaussLegendre(), lx.PointMass(0.0)]
+    masks = [lx.FairMasks(), lx.AllCoalitions(), lx.LeaveOneOut(), ShapleyMasks()]
+    assert [d.binary for d in (*every, *masks)] == [False] * 5 + [True] * 4
+    for distribution in (*every, *masks):
+        found = bool(draw(distribution, 3, 20).weight.isinf().any())
+        assert distribution.interpolates is found, distribution
+        assert distribution.kind == type(distribution).__name__
+    assert [d.spread for d in every[1:]] == [None] * 4
+    assert every[0].spread == 0.2
+    assert Normal(torch.tensor([0.5, 0.25])).spread == 0.25
+
+
+def test_of_a_class_with_draw_alone_nothing_else_is_read():
+    class Mine:
+        draws_at_once = binary = True
+        interpolates, spread, kind = False, 3.0, "another"
+
+        def draw(self, d, n, rng, dtype):
+            xi = torch.randn(n, d, generator=rng, dtype=dtype)
+            return lx.Draw(xi, torch.ones(n, dtype=F64))
+
+        def blocks(self, d, n, rng, dtype):
+            raise AssertionError
+
+    mine = described_distribution(Mine())
+    assert (mine.draws_at_once, mine.binary, mine.interpolates, mine.spread) == (False, False, None, None)
+    assert mine.kind == Mine.__qualname__
+    assert [len(block.xi) for block in mine.blocks(3, 2500, rng(), F64)] == [1024, 1024, 452]
+    assert torch.equal(next(mine.blocks(3, 20, rng(), F64)).xi, draw(Mine(), 3, 20).xi)
+    assert described_distribution(mine) is mine
+    with pytest.raises(TypeError, match="distribution must have a method draw"):
+        described_distribution(Mine)
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, [0.1, 0.0]])

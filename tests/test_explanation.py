@@ -1,7 +1,9 @@
 """What an explanation says about itself, and that it comes back from disk."""
 
+import copy
 import json
 import math
+import pickle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 
 import locapprox as lx
 
@@ -22,7 +25,7 @@ def _close_figures():
 
 
 def test_intervals_are_normal_or_t(tanh_net, x, monkeypatch):
-    from locapprox import sampling
+    from locapprox.fit import sampling
 
     e = lx.explain(tanh_net, x, lx.c_lime(), n_samples=100)
     for level in (0.5, 0.95, 0.999):
@@ -97,7 +100,7 @@ def test_the_reported_loss_is_that_of_fresh_draws(name, n, trials, tanh_net, x, 
         gaps.append(((e.loss - true) / true).numpy())
         inside.append(((loss_by_hand(tanh_net, e, method, own.xi, own.weight)[0] - true) / true).numpy())
     gaps, inside, common = np.array(gaps), np.array(inside), (error / true).numpy()
-    if fresh.fixed == len(fresh.xi):  # all coalitions: nothing random
+    if fresh.n_fixed == len(fresh.xi):  # all coalitions: nothing random
         common = 0 * common
     bound = 4 * (gaps.var(0, ddof=1) / trials + common**2) ** 0.5
     print(f"{name}: reported − true {gaps.mean(0)}, in-sample − true {inside.mean(0)}, bound {bound}")
@@ -191,10 +194,24 @@ def test_save_and_load(name, several, three_outputs, x, tmp_path):
     path = e.save(tmp_path / "e.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["e.npz"]
     back = lx.load(path)
-    for field in ("weights", "intercept", "standard_error", "loss", "r2", "x"):
+    for field in ("weights", "intercept", "standard_error", "loss", "r2", "degrees_of_freedom", "n_samples", "x"):
         assert torch.equal(getattr(back, field), getattr(e, field)), field
-    for field in ("degrees", "method", "feature_names", "settings", "several"):
+        assert getattr(back, field).dtype == getattr(e, field).dtype, field
+    for field in ("feature_names", "settings"):
         assert getattr(back, field) == getattr(e, field), field
+    for field in ("several", "per_entry", "link"):
+        assert getattr(back._inside, field) == getattr(e._inside, field), field
+    assert (back.method.name, back.method.loss) == (e.method.name, e.method.loss)
+    for part in ("neighbourhood", "surrogate"):
+        assert repr(getattr(back.method, part)) == repr(getattr(e.method, part))
+    if name == "groups":
+        with pytest.raises(ValueError, match="loaded"):
+            back.on_input()
+    else:
+        assert torch.equal(back.on_input(), e.weights)
+    for use in (back.points, lambda: lx.explain(three_outputs, frame, back.method, n_samples=50, target=target)):
+        with pytest.raises(ValueError, match="loaded"):
+            use()
     pd.testing.assert_frame_equal(back.to_frame(), e.to_frame())
     assert repr(back) == repr(e)
     inputs = torch.randn(5, 7, 6, generator=torch.Generator().manual_seed(0), dtype=F64)
@@ -206,7 +223,9 @@ def test_save_and_load(name, several, three_outputs, x, tmp_path):
     torch.testing.assert_close(again.predict(inputs), e.predict(inputs), rtol=0, atol=1e-13)
     with np.load(path, allow_pickle=False) as stored:  # arrays and a JSON text, nothing executable
         assert all(stored[key].dtype != object for key in stored.files)
-        assert json.loads(str(stored["meta"]))["method"] == e.method
+        meta = json.loads(str(stored["meta"]))
+        assert set(stored.files) == {*lx._explanation.ARRAYS, "x", "slopes", "origin", "meta"}
+    assert (meta["format"], meta["method"]["name"]) == (1, e.method.name)
 
 
 def test_padded_explanations_come_back(tanh_net, x, tmp_path):
@@ -217,6 +236,50 @@ def test_padded_explanations_come_back(tanh_net, x, tmp_path):
     back = lx.load(e.save(tmp_path / "e"))
     torch.testing.assert_close(back.weights, e.weights, equal_nan=True, rtol=0, atol=0)
     torch.testing.assert_close(back.predict(x / 2), e.predict(x / 2), rtol=0, atol=1e-13)
+
+
+def test_files_of_a_newer_version_and_other_files_are_refused(tanh_net, x, tmp_path):
+    path = lx.explain(tanh_net, x, lx.occlusion()).save(tmp_path / "e.npz")
+    whole = path.read_bytes()
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    newer = json.loads(str(arrays.pop("meta"))) | {"format": 2, "unheard": "of"}
+    np.savez_compressed(path, meta=np.array(json.dumps(newer)), **arrays)
+    with pytest.raises(ValueError, match=r"saved by a newer locapprox \(format 2; this one reads 1\): update it"):
+        lx.load(path)
+    np.savez(tmp_path / "other.npz", a=np.ones(3))
+    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "cut.npz").write_bytes(whole[:200])
+    np.savez(tmp_path / "objects.npz", meta=np.array([{}], dtype=object))
+    for name in ("other", "text", "cut", "objects"):
+        with pytest.raises(ValueError, match=f"{name} is not an explanation that was saved, or it is damaged"):
+            lx.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        lx.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("loss", [lx.SquaredError(), 2.0 * lx.SquaredError() + 0.5 * lx.GradientMatching()], ids=repr)
+def test_files_of_version_0_1_are_read(loss, tanh_net, x, tmp_path):
+    """They had no number of a format, one number of degrees, and the parts among the settings."""
+    e = lx.explain(tanh_net, x, lx.Method("old", lx.Additive(lx.Normal(0.1)), loss), n_samples=50)
+    path, kind = e.save(tmp_path / "e.npz"), type(loss).__name__
+    written = f"{kind}(value={loss.value}, gradient={loss.gradient})"
+    parts = {"neighbourhood": "Additive(distribution=…)", "loss": written, "surrogate": "Linear(intercept=True)"}
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {k: stored[k] for k in stored.files if k not in ("degrees_of_freedom", "n_samples", "meta")}
+    meta = {"degrees": 43.0, "method": "old", "feature_names": None, "settings": e.settings | parts}
+    meta |= {"several": False, "per_entry": True, "link": "identity"}
+    np.savez_compressed(path, meta=np.array(json.dumps(meta)), **arrays)
+    back = lx.load(path)
+    assert (back.method.name, back.method.loss, back.settings) == ("old", loss, e.settings)
+    assert repr(back.method.neighbourhood) == parts["neighbourhood"]
+    assert back.degrees_of_freedom.tolist() == [43.0] * 5
+    assert back.n_samples.tolist() == [50] * 5
+    torch.testing.assert_close(back.predict(x / 2), e.predict(x / 2), rtol=0, atol=1e-13)
+    half = stats.t.ppf(0.975, 43) * e.standard_error
+    torch.testing.assert_close(back.interval()[1], e.weights + half, rtol=1e-12, atol=0)
+    again = lx.load(back.save(tmp_path / "again"))
+    assert torch.equal(again.interval()[0], back.interval()[0])
 
 
 def test_load_takes_the_path_that_save_took(tanh_net, x, tmp_path):
@@ -278,9 +341,11 @@ def test_repr(tanh_net, x):
 
 def test_settings_record_the_call(tanh_net, x):
     e = lx.explain(tanh_net, x, lx.kernel_shap(baseline=0.5), n_samples=60, seed=4)
-    assert (e.settings["n_samples"], e.settings["seed"], e.settings["target"]) == (60, 4, "None")
-    assert "baseline=0.5" in e.settings["neighbourhood"]
+    assert e.settings == {"n_samples": 60, "seed": 4, "target": "None"}
+    assert "baseline=0.5" in repr(e.method)
     json.dumps(e.settings)
+    assert e.n_samples.tolist() == [60] * 5  # six features: not all coalitions
+    assert lx.explain(tanh_net, x, lx.kernel_shap(), n_samples=5000).n_samples.tolist() == [64] * 5
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 6), (5, 5), (5, 3, 7)])
@@ -288,3 +353,179 @@ def test_predict_names_wrong_shapes(tanh_net, x, shape):
     e = lx.explain(tanh_net, x, lx.c_lime(), n_samples=60)
     with pytest.raises(ValueError, match="inputs must be"):
         e.predict(torch.zeros(shape))
+
+
+# ---- copies
+
+
+@pytest.mark.parametrize("surrogate", [lx.Linear(), lx.Logistic()], ids=["linear", "logistic"])
+@pytest.mark.parametrize("kind", ["module", "frames"])
+def test_explanations_can_be_pickled_and_copied(kind, surrogate, tanh_net, x):
+    """With all that they can do: processes hand them to each other."""
+    model, data = torch.nn.Sequential(tanh_net, torch.nn.Sigmoid()).eval(), x
+    if kind == "frames":
+        data = pd.DataFrame(x.numpy(), columns=list("abcdef"))
+        model = LogisticRegression().fit(data, [0, 1, 0, 1, 1])
+    where = lx.Multiplicative(lx.FairMasks(), features=[0, 0, 1, 1, 2, 2])
+    method, target = lx.Method("own", where, lx.SquaredError(), surrogate), int(kind == "frames")
+    e = lx.explain(model, data, method, n_samples=60, target=target)
+    for other in (pickle.loads(pickle.dumps(e)), copy.deepcopy(e), pickle.loads(pickle.dumps(e[2:]))):
+        of = e if len(other) == 5 else e[2:]
+        agree(other, of)
+        if surrogate == lx.Linear():  # which it still is
+            test = lx.faithfulness(model, data[-len(of) :], other, lx.c_lime(), n_samples=60, target=target)
+            assert len(test.table) == len(of)
+
+
+# ---- some of the instances, and others besides
+
+PADDED = torch.tensor(
+    [[0, 1, 2, 2, 1, 0], [0, 1, 2, 3, 4, 0], [0, 1, 0, 1, 0, 1], [0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 4, 5]]
+)
+BASES = torch.linspace(-1, 1, 30, dtype=F64).reshape(5, 6)
+CUT = {
+    "additive": (lx.c_lime(), 60, 1),
+    "gradients": (lx.smoothgrad(0.3), 60, 1),
+    "a target for each": (lx.smoothgrad(0.3), 60, [2, 0, 1, 1, 0]),
+    "several scores": (lx.integrated_gradients(), 20, range(3)),
+    "features and baselines for each": (lx.kernel_shap(baseline=BASES, features=PADDED), 64, [2, 0, 1, 1, 0]),
+    "a weight for each": (lx.lime(width=3.0, features=[0, 2, 1, 1, 2, 0]), 40, lambda out: out[:, 0] - out[:, 2]),
+}
+PARTS = ("weights", "intercept", "standard_error", "loss", "r2", "degrees_of_freedom", "n_samples", "x")
+
+
+def agree(one, two, exactly=True):
+    """In all that an explanation says and does."""
+    for part in PARTS:
+        a, b = (getattr(e, part) for e in (one, two))
+        if part in ("weights", "standard_error") and a.ndim == b.ndim:  # alone, an instance needs less padding
+            d = min(a.shape[-1], b.shape[-1])
+            assert all(c[..., d:].isnan().all() for c in (a, b))
+            a, b = a[..., :d], b[..., :d]
+        tolerance = {"rtol": 0, "atol": 0} if exactly else {"rtol": 1e-7, "atol": 1e-10}
+        torch.testing.assert_close(a, b, equal_nan=True, msg=lambda m, part=part: f"{part}: {m}", **tolerance)
+    inputs = torch.randn(len(one), 4, 6, generator=torch.Generator().manual_seed(0), dtype=F64)
+    for use in (
+        lambda e: e.predict(inputs),
+        lambda e: e.validate(40, seed=3),
+        lambda e: e.on_input(),
+        lambda e: torch.stack(e.interval()),
+        lambda e: torch.cat([e.points(i, 20)[1] for i in range(len(e))]),
+    ):
+        torch.testing.assert_close(use(one), use(two), rtol=1e-8, atol=1e-11, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", CUT)
+@pytest.mark.filterwarnings("ignore:n_samples is small")
+def test_some_of_the_instances_are_explained_as_alone(name, three_outputs, x):
+    method, n, target = CUT[name]
+    e = lx.explain(three_outputs, x, method, n_samples=n, target=target)
+    assert len(e) == 5
+    for index, rows in (
+        (3, [3]),
+        (-1, [4]),
+        (slice(1, 4), [1, 2, 3]),
+        ([4, 0], [4, 0]),
+        (e.loss.ne(9).flatten()[:5], range(5)),
+    ):
+        rows = list(rows)
+        some = e[index]
+        assert (len(some), some.settings, some.method.name) == (len(rows), e.settings, e.method.name)
+        own = [target[i] for i in rows] if isinstance(target, list) else target
+        where = method.neighbourhood
+        if isinstance(where, lx.Multiplicative) and isinstance(where.features, torch.Tensor):
+            alone = lx.explain(
+                three_outputs, x[rows], lx.kernel_shap(BASES[rows], PADDED[rows]), n_samples=n, target=own
+            )
+        else:
+            alone = lx.explain(three_outputs, x[rows], method, n_samples=n, target=own)
+        agree(some, alone, exactly=False)
+        for part in PARTS:
+            kept, taken = getattr(some, part), getattr(e, part)[rows]
+            assert taken[..., kept.shape[-1] :].isnan().all() or taken.ndim == 1
+            torch.testing.assert_close(kept, taken[..., : kept.shape[-1]], rtol=0, atol=0, equal_nan=True)
+        agree(some[0], e[rows[0]])
+    assert [len(one) for one in e] == [1] * 5
+    with pytest.raises(TypeError, match="indexed by instances alone"):
+        e[0, 1]
+    with pytest.raises(IndexError):
+        e[5]
+
+
+@pytest.mark.parametrize("name", CUT)
+@pytest.mark.filterwarnings("ignore:n_samples is small")
+def test_parts_joined_are_the_whole(name, three_outputs, x, tmp_path):
+    method, n, target = CUT[name]
+    e = lx.explain(three_outputs, x, method, n_samples=n, target=target)
+    agree(lx.concat([e[:2], e[2], e[3:]]), e)
+    agree(lx.concat([e[[3, 1]], e[[0]]]), e[[3, 1, 0]])
+    agree(lx.concat(list(e)), e)
+    agree(lx.concat([e]), e)
+    back = [lx.load(part.save(tmp_path / str(i))) for i, part in enumerate((e[:2], e[2:]))]
+    if name.startswith("features"):  # files say how many instances a baseline was for, not which baselines
+        with pytest.raises(ValueError, match="different neighbourhoods"):
+            lx.concat(back)
+        return
+    whole = lx.concat(back)
+    for part in PARTS:
+        assert torch.equal(getattr(whole, part), getattr(e, part)), part
+    torch.testing.assert_close(whole.predict(x / 2), e.predict(x / 2), rtol=0, atol=1e-12)
+    torch.testing.assert_close(whole[[4, 1]].predict(x[[4, 1]]), e.predict(x)[[4, 1]], rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="loaded"):
+        whole.validate()
+
+
+def test_explanations_of_parts_are_joined_as_if_explained_at_once(three_outputs, x):
+    """Seeds do not depend on the instances, so one call and two give the same."""
+    for target, first, second in ((1, 1, 1), ([2, 0, 1, 1, 0], [2, 0], [1, 1, 0]), (range(3), range(3), range(3))):
+        whole = lx.explain(three_outputs, x, lx.smoothgrad(0.3), n_samples=60, target=target)
+        cut = [(x[:2], first), (x[2:], second)]
+        parts = [lx.explain(three_outputs, a, lx.smoothgrad(0.3), n_samples=60, target=t) for a, t in cut]
+        joined = lx.concat(parts)
+        agree(joined, whole, exactly=False)
+        assert joined.settings == whole.settings | ({} if first == target else {"target": None})
+
+
+def test_what_cannot_be_joined(three_outputs, x):
+    e = lx.explain(three_outputs, x, lx.c_lime(), n_samples=40, target=0)
+    frame = pd.DataFrame(x.numpy(), columns=list("abcdef"))
+    others = {
+        "methods": lx.explain(three_outputs, x, lx.vanilla_gradients(), target=0),
+        "losses": lx.explain(
+            three_outputs, x, lx.Method("C-LIME", lx.Additive(lx.Normal(0.1)), lx.GradientMatching()), target=0
+        ),
+        "names of features": lx.explain(three_outputs, frame, lx.c_lime(), n_samples=40, target=0),
+        "scores": lx.explain(three_outputs, x, lx.c_lime(), n_samples=40, target=range(3)),
+        "inputs": lx.explain(lambda a: a.flatten(1).sum(1), x.reshape(5, 2, 3), lx.c_lime(), n_samples=40),
+    }
+    for what, other in others.items():
+        with pytest.raises(ValueError, match=f"explanations differ in their .*{what}"):
+            lx.concat([e, other])
+    with pytest.raises(ValueError, match="different neighbourhoods"):
+        lx.concat([e, lx.explain(three_outputs, x, lx.c_lime(0.2), n_samples=40, target=0)])
+    with pytest.raises(ValueError, match="explanations is empty"):
+        lx.concat([])
+    two = lx.concat([e, lx.explain(lambda a: three_outputs(a), x, lx.c_lime(), n_samples=50, seed=1, target=0)])
+    assert two.settings == {"n_samples": None, "seed": None, "target": "0"}
+    assert two.n_samples.tolist() == [40] * 5 + [50] * 5
+    with pytest.raises(ValueError, match="validate needs the model"):  # of two models, neither
+        two.validate()
+
+
+def test_targets_that_name_the_same_output_in_several_ways(three_outputs, x):
+    """Ints and ints for each are one kind of target; without any the weights join, and the model is of neither."""
+
+    def model(a):
+        return three_outputs(a)[:, :1]
+
+    ways = (None, 0, np.zeros(5, int), [0] * 5)
+    none, *others = (lx.explain(model, x, lx.c_lime(), n_samples=40, target=target) for target in ways)
+    for one in others:
+        for other in others:
+            joined = lx.concat([one, other])
+            torch.testing.assert_close(joined.validate(20), none.validate(20).repeat(2), rtol=1e-9, atol=0)
+        for pair in ([none, one], [one, none]):
+            assert torch.equal(lx.concat(pair).weights, torch.cat([none.weights] * 2))
+            with pytest.raises(ValueError, match="validate needs the model"):
+                lx.concat(pair).validate()
+    assert lx.concat([none, none]).validate(20).shape == (10,)

@@ -5,12 +5,18 @@ import pandas as pd
 import pytest
 import torch
 from captum.metrics import infidelity
+from matplotlib import pyplot as plt
+from scipy import stats
 from torch import nn
 
 import locapprox as lx
 
 LABELS = [0, 0, 1, 2, 2, 3]
 N = 400
+
+
+def measured(*args, **more):
+    return lx.faithfulness(*args, **more, progress=False).table
 
 
 def methods():
@@ -55,9 +61,9 @@ def written_out(model, x, e, column, draw, rule):
 def test_the_matrix_is_what_writing_it_out_gives(tanh_net, x, draw_of, rule):
     sobolev = lx.Method("Sobolev", lx.Additive(lx.Normal(0.5)), lx.SquaredError() + 0.3 * lx.GradientMatching())
     columns = {**methods(), "Sobolev": sobolev}
-    table = lx.faithfulness(tanh_net, x, methods(), columns, n_samples=N, seed=3, intercept=rule)
+    table = measured(tanh_net, x, methods(), columns, n_samples=N, seed=3, intercept=rule)
     for name in ("LIME", "KernelSHAP", "C-LIME", "Integrated Gradients"):
-        e = lx.explain(tanh_net, x, methods()[name], N, seed=3)
+        e = lx.explain(tanh_net, x, methods()[name], n_samples=N, seed=3)
         for where, column in columns.items():
             draw = draw_of(column.neighbourhood, x, N, seed=3, role="evaluate")
             one = table[(table["method"] == name) & (table["neighbourhood"] == where)]
@@ -70,15 +76,15 @@ def test_fitted_intercepts_on_the_own_neighbourhood_give_validate(tanh_net, x):
     exact = {name: methods()[name] for name in ("Occlusion", "Integrated Gradients", "Vanilla Gradients")}
     exact["all masks"] = lx.Method("all masks", lx.Multiplicative(lx.AllCoalitions()), lx.SquaredError())
     for name, method in exact.items():
-        table = lx.faithfulness(tanh_net, x, {name: method}, {name: method}, n_samples=N, intercept="fitted")
-        expected = lx.explain(tanh_net, x, method, N).validate(N)
+        table = measured(tanh_net, x, {name: method}, {name: method}, n_samples=N, intercept="fitted")
+        expected = lx.explain(tanh_net, x, method, n_samples=N).validate(N)
         np.testing.assert_allclose(table["error"], expected.numpy(), rtol=1e-8, atol=1e-14)
         np.testing.assert_allclose(table["regret"], 0, atol=1e-12)
 
 
 def test_the_optimum_of_an_enumeration_is_least_squares(tanh_net, x, draw_of):
     where = lx.Multiplicative(lx.AllCoalitions(), baseline=0.2)
-    table = lx.faithfulness(tanh_net, x, [lx.c_lime()], {"all": where}, n_samples=N)
+    table = measured(tanh_net, x, [lx.c_lime()], {"all": where}, n_samples=N)
     xi = draw_of(where, x, N).xi
     y = tanh_net(where.place(x, xi).flatten(0, 1)).reshape(len(x), -1).detach().mT
     X = torch.cat([xi, torch.ones(len(xi), 1)], 1)
@@ -89,8 +95,8 @@ def test_the_optimum_of_an_enumeration_is_least_squares(tanh_net, x, draw_of):
 
 def test_the_sampled_optimum_is_unbiased_where_its_halves_are_not(tanh_net, x):
     column = {"here": lx.Additive(lx.Normal(0.7))}
-    exact = lx.faithfulness(tanh_net, x, [lx.c_lime()], column, n_samples=200_000, seed=9)["optimum"].mean()
-    runs = [lx.faithfulness(tanh_net, x, [lx.c_lime()], column, n_samples=60, seed=s) for s in range(120)]
+    exact = measured(tanh_net, x, [lx.c_lime()], column, n_samples=200_000, seed=9)["optimum"].mean()
+    runs = [measured(tanh_net, x, [lx.c_lime()], column, n_samples=60, seed=s) for s in range(120)]
     means = np.array([run["optimum"].mean() for run in runs]) / exact
     assert abs(means.mean() - 1) < 4 * means.std() / len(means) ** 0.5
     assert 4 * means.std() / len(means) ** 0.5 < 7 / 60  # p / n, the bias of either half, would be seen
@@ -98,7 +104,7 @@ def test_the_sampled_optimum_is_unbiased_where_its_halves_are_not(tanh_net, x):
 
 def test_on_a_linear_model_additive_methods_have_no_regret_anywhere(x):
     model = linear()
-    table = lx.faithfulness(model, x, methods(), methods(), n_samples=N)
+    table = measured(model, x, methods(), methods(), n_samples=N)
     additive = table[table["method"].isin(["C-LIME", "SmoothGrad", "Vanilla Gradients"])]
     assert len(additive) == 3 * len(methods()) * len(x)
     assert additive["regret"].abs().max() < 1e-12
@@ -108,9 +114,9 @@ def test_on_a_linear_model_additive_methods_have_no_regret_anywhere(x):
 
 def test_through_x_is_captums_infidelity(tanh_net, x, draw_of):
     column, method = lx.Additive(lx.Normal(0.4)), lx.smoothgrad(0.2)
-    table = lx.faithfulness(tanh_net, x, [method], {"near": column}, n_samples=N, seed=1, intercept="through_x")
+    table = measured(tanh_net, x, [method], {"near": column}, n_samples=N, seed=1, intercept="through_x")
     xi = draw_of(column, x, N, seed=1, role="evaluate").xi
-    attributions = lx.explain(tanh_net, x, method, N, seed=1).weights
+    attributions = lx.explain(tanh_net, x, method, n_samples=N, seed=1).weights
 
     def perturb(inputs):
         rows = xi.repeat(len(inputs) // len(xi), 1)
@@ -125,20 +131,20 @@ def test_images_groups_and_a_background_sample_carry_over(draw_of):
     labels = torch.arange(16).reshape(1, 4, 4) // 4
     background = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 1)).double().eval()
-    method, where = lx.lime(2.0, features=labels), lx.Multiplicative(lx.FairMasks(), background, labels)
-    table = lx.faithfulness(net, x, [method], {"background": where}, n_samples=N)
+    method, where = lx.lime(2.0, features=labels), lx.Multiplicative(lx.FairMasks(), lx.Background(background), labels)
+    table = measured(net, x, [method], {"background": where}, n_samples=N)
     xi = draw_of(where, x, N, role="evaluate").xi
     placed = where.place(x, xi)
     f = net(placed.flatten(0, 2)).reshape(3, N, 5).mean(2).detach()
-    gap = f - lx.explain(net, x, method, N).predict(placed.mean(2))
+    gap = f - lx.explain(net, x, method, n_samples=N).predict(placed.mean(2))
     np.testing.assert_allclose(table["error"], gap.var(1, correction=0).numpy(), rtol=1e-8)
 
 
 def test_instances_with_different_numbers_of_features(tanh_net, x, draw_of):
     labels = torch.tensor([LABELS, LABELS, [0, 1, 2, 3, 4, 5], LABELS, [0, 0, 0, 1, 1, 1]])
     where = lx.Multiplicative(lx.AllCoalitions(), features=labels)
-    table = lx.faithfulness(tanh_net, x, [lx.c_lime()], {"groups": where}, n_samples=N)
-    e = lx.explain(tanh_net, x, lx.c_lime(), N)
+    table = measured(tanh_net, x, [lx.c_lime()], {"groups": where}, n_samples=N)
+    e = lx.explain(tanh_net, x, lx.c_lime(), n_samples=N)
     for i in range(len(x)):
         own = lx.Multiplicative(lx.AllCoalitions(), features=labels[i])
         placed = own.place(x, draw_of(own, x, N).xi)
@@ -147,15 +153,15 @@ def test_instances_with_different_numbers_of_features(tanh_net, x, draw_of):
 
 
 def test_explanations_fitted_or_loaded_serve_as_methods(tanh_net, x, tmp_path):
-    e = lx.explain(tanh_net, x, methods()["grouped"], N)
+    e = lx.explain(tanh_net, x, methods()["grouped"], n_samples=N)
     given = {"fitted": e, "loaded": lx.load(e.save(tmp_path / "e"))}
-    table = lx.faithfulness(tanh_net, x, given, [lx.c_lime(0.5)], n_samples=N)
+    table = measured(tanh_net, x, given, [lx.c_lime(0.5)], n_samples=N)
     wide = table.pivot_table(index="instance", columns="method", values="error")
     np.testing.assert_allclose(wide["fitted"], wide["loaded"], rtol=1e-10)
 
 
 def test_the_frame_is_long_and_a_constant_model_has_no_r2(x):
-    table = lx.faithfulness(lambda rows: 0 * rows[:, 0] + 2, x, [lx.c_lime()], {"a": lx.c_lime(), "b": lx.smoothgrad()})
+    table = measured(lambda rows: 0 * rows[:, 0] + 2, x, [lx.c_lime()], {"a": lx.c_lime(), "b": lx.smoothgrad()})
     names = ["method", "neighbourhood", "loss", "instance", "error", "optimum", "regret", "violation", "r2"]
     assert list(table.columns) == names
     assert len(table) == 2 * len(x)
@@ -166,7 +172,7 @@ def test_the_frame_is_long_and_a_constant_model_has_no_r2(x):
 
 def test_an_instance_at_the_baseline_has_error_zero_on_masks(tanh_net, x):
     at_base = torch.cat([x, torch.zeros(1, 6, dtype=x.dtype)])
-    table = lx.faithfulness(tanh_net, at_base, [lx.c_lime()], {"masks": lx.Multiplicative(lx.FairMasks())})
+    table = measured(tanh_net, at_base, [lx.c_lime()], {"masks": lx.Multiplicative(lx.FairMasks())})
     assert table["error"].iloc[-1] < 1e-30
     assert np.isnan(table["r2"].iloc[-1])
 
@@ -181,10 +187,10 @@ class Bent:
 
 def test_a_placement_that_is_not_affine_takes_its_own_method_only(tanh_net, x):
     bent = lx.Method("bent", Bent(), lx.SquaredError())
-    table = lx.faithfulness(tanh_net, x, [bent], [bent], n_samples=N)
+    table = measured(tanh_net, x, [bent], [bent], n_samples=N)
     assert (table["regret"].abs() < 0.2 * table["optimum"]).all()
     with pytest.raises(ValueError, match="neighbourhood 'bent': place is not affine"):
-        lx.faithfulness(tanh_net, x, [lx.c_lime()], [bent], n_samples=N)
+        measured(tanh_net, x, [lx.c_lime()], [bent], n_samples=N)
 
 
 def test_bad_input_is_named(tanh_net, three_outputs, x):
@@ -193,9 +199,14 @@ def test_bad_input_is_named(tanh_net, three_outputs, x):
         lx.faithfulness(tanh_net, x, [lx.c_lime(), lx.c_lime(0.2)], ok)
     with pytest.raises(TypeError, match="neighbourhoods: 'a' must be a neighbourhood"):
         lx.faithfulness(tanh_net, x, ok, {"a": 3})
-    with pytest.raises(TypeError, match="methods: 'a' must be a Method"):
+    for bad in (3, [lx.Additive(lx.Normal(0.1))], lx.explain(tanh_net, x, lx.c_lime()), ["C-LIME"]):
+        with pytest.raises(
+            TypeError, match="neighbourhoods must be a neighbourhood, a Method, a list of Methods or a d"
+        ):
+            lx.faithfulness(tanh_net, x, ok, bad)
+    with pytest.raises(TypeError, match=r"method 'a': methods must be Methods, .*, got Normal\(0.1\)"):
         lx.faithfulness(tanh_net, x, {"a": lx.Normal(0.1)}, ok)
-    with pytest.raises(TypeError, match="methods must be a dict of names"):
+    with pytest.raises(TypeError, match=r"methods must be a Method, .*, a list of them or a dict of names; got Normal"):
         lx.faithfulness(tanh_net, x, [lx.Normal(0.1)], ok)
     with pytest.raises(ValueError, match="neighbourhoods is empty"):
         lx.faithfulness(tanh_net, x, ok, [])
@@ -207,6 +218,8 @@ def test_bad_input_is_named(tanh_net, three_outputs, x):
         lx.faithfulness(tanh_net, x[:0], ok, ok)
     with pytest.raises(ValueError, match="one score"):
         lx.faithfulness(three_outputs, x, ok, ok, target=range(3))
+    with pytest.raises(ValueError, match="one score"):
+        lx.faithfulness(three_outputs, x, {"array": x}, ok, target=range(3), like=lx.smoothgrad())
     with pytest.raises(ValueError, match="one score of each of the instances"):
         lx.faithfulness(tanh_net, x[:2], {"other": lx.explain(tanh_net, x, lx.c_lime())}, ok)
     logistic = lx.Method("logistic", lx.Additive(lx.Normal(0.1)), lx.SquaredError(), lx.Logistic())
@@ -217,8 +230,8 @@ def test_bad_input_is_named(tanh_net, three_outputs, x):
 
 
 def test_results_depend_on_neither_the_batch_size_nor_the_kind_of_table(tanh_net, x):
-    a = lx.faithfulness(tanh_net, x, methods(), methods(), n_samples=N)
-    b = lx.faithfulness(tanh_net, pd.DataFrame(x.numpy()), methods(), methods(), n_samples=N, batch_size=7)
+    a = measured(tanh_net, x, methods(), methods(), n_samples=N)
+    b = measured(tanh_net, pd.DataFrame(x.numpy()), methods(), methods(), n_samples=N, batch_size=7)
     pd.testing.assert_frame_equal(a, b, rtol=1e-6, atol=1e-14)
 
 
@@ -228,7 +241,109 @@ def test_missing_values_stay_with_their_own_placement(x):
     model = lambda rows: rows.nan_to_num(3.0).square().sum(1)  # noqa: E731
     kernel = lx.ExponentialKernel(3.0, measured_in="xi")
     method = lx.Method("masks", lx.Multiplicative(lx.FairMasks(), kernel=kernel), lx.SquaredError())
-    own = lx.faithfulness(model, holes, [method], {"all": lx.Multiplicative(lx.AllCoalitions())})
+    own = measured(model, holes, [method], {"all": lx.Multiplicative(lx.AllCoalitions())})
     assert own["error"].max() == 0  # a sum over features is linear in masks
     with pytest.raises(ValueError, match="neighbourhood 'other': x has missing values"):
-        lx.faithfulness(model, holes, [method], {"other": lx.Multiplicative(lx.AllCoalitions(), baseline=1.0)})
+        measured(model, holes, [method], {"other": lx.Multiplicative(lx.AllCoalitions(), baseline=1.0)})
+
+
+# ---- what comes back
+
+
+def few(tanh_net, x, **more):
+    chosen = {name: methods()[name] for name in ("C-LIME", "KernelSHAP", "Vanilla Gradients")}
+    columns = {"noise": lx.Additive(lx.Normal(0.4)), **chosen}
+    return lx.faithfulness(tanh_net, x, chosen, columns, **more, progress=False)
+
+
+def test_replicates_are_fits_and_draws_of_the_following_seeds(tanh_net, x):
+    found = few(tanh_net, x, n_samples=60, seed=3, replicates=3).table
+    single = [few(tanh_net, x, n_samples=60, seed=3 + r).table.assign(replicate=r) for r in range(3)]
+    pd.testing.assert_frame_equal(found, pd.concat(single, ignore_index=True))
+    assert "replicate" not in single[0].drop(columns="replicate")
+
+
+def test_numbers_of_draws_by_name(tanh_net, x):
+    n = {"C-LIME": 40, "KernelSHAP": 30, "Vanilla Gradients": 1, "noise": 50, "unused": 9}
+    found = few(tanh_net, x, n_samples=n).table
+    fits = {name: lx.explain(tanh_net, x, methods()[name], n_samples=n[name]) for name in list(n)[:3]}
+    for where, column in {"noise": lx.Additive(lx.Normal(0.4)), "KernelSHAP": lx.kernel_shap()}.items():
+        own = measured(tanh_net, x, fits, {where: column}, n_samples=n[where])
+        pd.testing.assert_frame_equal(found[found["neighbourhood"] == where].reset_index(drop=True), own)
+    with pytest.raises(ValueError, match="n_samples has no number for 'Vanilla Gradients', 'noise'"):
+        few(tanh_net, x, n_samples={"C-LIME": 40, "KernelSHAP": 30})
+    with pytest.raises(ValueError, match=r"n_samples\['noise'\] must be a whole number ≥ 1, got 0"):
+        few(tanh_net, x, n_samples=n | {"noise": 0})
+
+
+@pytest.mark.parametrize("value", ["error", "optimum", "regret", "violation", "r2"])
+def test_the_matrix_has_the_means(tanh_net, x, value):
+    found = few(tanh_net, x, n_samples=60, replicates=2)
+    wide = found.matrix(value)
+    assert list(wide.index) == ["C-LIME", "KernelSHAP", "Vanilla Gradients"]
+    assert list(wide.columns) == ["noise", "C-LIME", "KernelSHAP", "Vanilla Gradients"]
+    for (method, where), part in found.table.groupby(["method", "neighbourhood"]):
+        assert wide.loc[method, where] == pytest.approx(part[value].mean(), nan_ok=True)
+    with pytest.raises(ValueError, match="value must be one of error, optimum, regret, violation, r2; got 'loss'"):
+        found.matrix("loss")
+
+
+def test_the_summary_has_intervals_at_its_level(tanh_net, x):
+    """Of one draw, a t interval over instances; t(4) at 99 % is 4.604 / 2.776 times as wide as at 95 %."""
+    narrow, wide = (few(tanh_net, x, n_samples=60, level=level) for level in (0.95, 0.99))
+    a, b = narrow.summary(), wide.summary()
+    assert len(a) == 3 * 4
+    np.testing.assert_allclose(b["high"] - b["low"], (a["high"] - a["low"]) * 4.604095 / 2.776445, rtol=1e-5)
+    for _, row in a.iterrows():
+        part = narrow.table.query("method == @row.method and neighbourhood == @row.neighbourhood")
+        for name in ("error", "optimum", "regret", "violation"):
+            assert row[name] == pytest.approx(part[name].mean())
+        other = narrow.table.query("method == 'C-LIME' and neighbourhood == @row.neighbourhood")  # it errs everywhere
+        assert row["constant"] == pytest.approx((other["error"] / (1 - other["r2"])).mean())
+        assert row["lost"] == pytest.approx(row["regret"] / row["constant"])
+        low, high = np.nan_to_num(stats.ttest_1samp(part["regret"], 0).confidence_interval(0.95))  # NaN if all are 0
+        assert (row["low"], row["high"]) == pytest.approx((low, high), rel=1e-9, abs=1e-15)
+    for bad in (0.0, 1.0, 95.0):
+        with pytest.raises(ValueError, match="level must be between 0 and 1"):
+            few(tanh_net, x, n_samples=60, level=bad)
+
+
+def test_the_verdict_counts_columns_beyond_the_optimum(tanh_net, x):
+    found = few(tanh_net, x, n_samples=400, replicates=2)
+    summary = found.summary()
+    for _, row in found.verdict().iterrows():
+        part = summary[summary["method"] == row["method"]]
+        share = (part["low"] / part["constant"]).to_numpy()
+        assert (row["columns"], row["beyond_optimum"]) == (4, (share > 1e-6).sum())
+        assert row["clearest_in"] == part["neighbourhood"].iloc[share.argmax()]
+        assert (row["lost"], row["lost_low"]) == pytest.approx((part["lost"].iloc[share.argmax()], share.max()))
+        assert 0 < row["beyond_optimum"] < 4  # not at home, and not nowhere
+        assert row["clearest_in"] != row["method"]
+
+
+def test_one_instance_and_one_draw_have_no_interval(tanh_net, x):
+    summary = few(tanh_net, x[:1], n_samples=60).summary()
+    for end in ("low", "high"):
+        np.testing.assert_array_equal(summary[end], summary["regret"])
+
+
+def test_it_prints_its_matrix_and_plots_it(tanh_net, x):
+    found = few(tanh_net, x, n_samples=60)
+    words = ("mean regret", "C-LIME", "KernelSHAP", "noise", f"{found.matrix().iloc[0, 0]:.3g}")
+    for text in (repr(found), found._repr_html_()):
+        assert all(word in text for word in words)
+    figure, ax = plt.subplots()
+    assert found.plot("error", ax=ax) is ax
+    wide = found.matrix("error")
+    shown = {tuple(map(int, text.get_position())): text.get_text() for text in ax.texts}
+    assert shown == {(j, i): f"{wide.iloc[i, j]:.2g}" for i in range(3) for j in range(4)}
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(wide.index)
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(wide.columns)
+    shades = ax.images[0].get_array()
+    np.testing.assert_allclose(shades.max(axis=0), 1)  # every column on its own scale
+    np.testing.assert_array_equal(shades.argmax(axis=0), wide.to_numpy().argmax(axis=0))
+    plt.close(figure)
+    flat = lx.faithfulness(lambda rows: 0 * rows[:, 0], x, lx.c_lime(), lx.c_lime(), n_samples=60)
+    for value in ("regret", "r2"):  # all zero, all NaN
+        plt.close(flat.plot(value, ax=plt.figure().add_subplot()).figure)
+    assert flat.verdict()["beyond_optimum"].tolist() == [0]

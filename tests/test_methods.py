@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression
 from torch import nn
 
 import locapprox as lx
-from locapprox.distributions import Normal
+from locapprox.neighbourhoods.distributions import Normal
 
 F64 = torch.float64
 
@@ -140,7 +140,7 @@ class TestKernelShap:
         model, x, _, plain = twelve("function")
         labels = np.array([0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 4, 4])
         background = np.random.default_rng(1).normal(size=(9, 12))
-        e = lx.explain(model, x, lx.kernel_shap(baseline=background, features=labels), n_samples=32)
+        e = lx.explain(model, x, lx.kernel_shap(baseline=lx.Background(background), features=labels), n_samples=32)
         for row, weights in zip(x, e.weights.numpy(), strict=True):
 
             def value(masks, row=row):
@@ -311,7 +311,7 @@ def test_intervals_cover(name, tanh_net, x, given):
         nodes, weights = np.polynomial.hermite_e.hermegauss(5)
         xi = 0.4 * torch.tensor(list(itertools.product(nodes, repeat=6)), dtype=F64)
         weight = torch.tensor(list(itertools.product(weights, repeat=6)), dtype=F64).prod(1)
-        exact = lx.Method("", given(lx.Draw(xi, weight, fixed=len(xi))), lx.GradientMatching())
+        exact = lx.Method("", given(lx.Draw(xi, weight, n_fixed=len(xi))), lx.GradientMatching())
         truth, n = lx.explain(tanh_net, x, exact).weights, 300
     trials, covered, ratio = 200, [], []
     for seed in range(trials):
@@ -475,8 +475,39 @@ def test_citation(name, key):
     assert re.findall(r"@\w+\{(\w+),", own.citation()) == ["han2022"]
 
 
-def test_the_baseline_is_shown():
-    assert "baseline=0.5" in repr(lx.kernel_shap(baseline=0.5))
+REPRS = {
+    "kernel=ExponentialKernel(0.75)": lx.lime(width=0.75),
+    "Multiplicative(ShapleyMasks(), baseline=0.5)": lx.kernel_shap(baseline=0.5),
+    "Multiplicative(LeaveOneOut(), features=[0, 0, 1])": lx.occlusion(features=[0, 0, 1]),
+    "baseline=Background(Tensor(7×6))": lx.kernel_shap(baseline=lx.Background(torch.zeros(7, 6))),
+    "baseline=Tensor(3×28×28), features=ndarray(28×28)": lx.lime(
+        baseline=torch.zeros(3, 28, 28), features=np.zeros((28, 28), int)
+    ),
+    "Additive(Normal([0.1, 0.25]))": lx.c_lime(torch.tensor([0.1, 0.25], dtype=F64)),
+    "Method('SmoothGrad', Additive(Normal(0.1)), GradientMatching(), reference='smilkov2017')": lx.smoothgrad(),
+    "Normal(2.0, antithetic=True)": lx.Method("", lx.Additive(Normal(2.0, antithetic=True)), lx.SquaredError()),
+    "surrogate=Sparse(3, intercept=False)": lx.Method(
+        "", lx.Additive(Normal(2.0)), lx.SquaredError(), lx.Sparse(3, intercept=False)
+    ),
+    "Loss(value=2.0, gradient=0.5)": lx.Method(
+        "", lx.Additive(Normal(2.0)), 2.0 * lx.SquaredError() + 0.5 * lx.GradientMatching()
+    ),
+}
+
+
+@pytest.mark.parametrize("shown", REPRS)
+def test_what_differs_from_the_defaults_is_shown(shown):
+    """On one line, arrays by their shapes; what has no default comes first, without its name."""
+    text = repr(REPRS[shown])
+    assert shown in text
+    assert "\n" not in text
+    assert len(text) < 200
+    if "Tensor" not in text and "ndarray" not in text and "[0.1" not in text:
+        names = {name: getattr(lx, name) for name in lx.__all__}
+        assert repr(eval(text, names)) == text  # as one would write it
+
+
+def test_printing_a_method():
     with contextlib.redirect_stdout(io.StringIO()) as out:
         print(lx.lime(width=0.75))
-    assert "width=0.75" in out.getvalue()
+    assert out.getvalue() == repr(lx.lime(width=0.75)) + "\n"

@@ -220,6 +220,31 @@ def test_batch_size_is_the_most_rows_of_a_call(x):
     assert sum(seen) - 2 * min(4, len(x)) == 90 * len(x)
 
 
+def test_two_probes_for_each_call_and_none_to_validate(x):
+    """Two calls on up to four instances, to see that they agree, however many methods and replicates there are."""
+    rows = []
+
+    def model(a):
+        rows.append(len(a))
+        return a.sum(1)
+
+    def spent(call):
+        rows.clear()
+        return call(), sum(rows) - 2 * 4, rows[:2]
+
+    e, drawn, first = spent(lambda: lx.explain(model, x, lx.c_lime(), n_samples=50))
+    assert (drawn, first) == (5 * 50, [4, 4])
+    for use, drawn in ((lambda: e.validate(30), 5 * 30), (lambda: e[1:3].validate(30), 2 * 30), (e.on_input, 0)):
+        rows.clear()
+        use()
+        assert sum(rows) == drawn
+    mean = spent(lambda: lx.explain_mean(model, x, lx.c_lime(), n_samples=50, replicates=3))
+    assert mean[1:] == (3 * 5 * 50, [4, 4])
+    methods = [lx.c_lime(), lx.occlusion()]
+    test = spent(lambda: lx.faithfulness(model, x, methods, methods, n_samples=50, replicates=2))
+    assert test[1:] == (2 * 2 * (5 * 50 + 5 * 7), [4, 4])
+
+
 @pytest.mark.parametrize(("wide", "calls"), [(4, [25 * 1024] * 8), (640, [1024] * 200)])
 def test_calls_are_smaller_where_layers_are_wide_and_even(wide, calls):
     """Two blocks of 1,024 draws for 100 instances: at most 32,768 rows a call, and at most 5 · 2¹⁷ / 640 = 1,024."""
@@ -254,7 +279,7 @@ def test_an_instance_does_not_depend_on_the_others(method, tanh_net, x):
 
 def test_the_memory_limit_changes_nothing_but_the_errors(monkeypatch, tanh_net, x):
     """Instances in smaller batches, outputs not kept: the weights are the same."""
-    from locapprox import sampling
+    from locapprox.fit import sampling
 
     for method in METHODS:
         whole = lx.explain(tanh_net, x, method, n_samples=150)

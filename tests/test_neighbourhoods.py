@@ -8,8 +8,10 @@ import torch
 from captum.attr._core.lime import get_exp_kernel_similarity_function
 
 import locapprox as lx
-from locapprox.distributions import Normal
-from locapprox.neighbourhoods import ExponentialKernel
+from locapprox.fit.sampling import generator
+from locapprox.neighbourhoods.base import described
+from locapprox.neighbourhoods.distributions import Normal
+from locapprox.neighbourhoods.kernels import ExponentialKernel
 
 F64 = torch.float64
 
@@ -108,16 +110,16 @@ def test_gradients_in_xi_are_finite_differences(name):
     torch.testing.assert_close(e.weights.flatten(1), (up - down) / 2e-6, rtol=0, atol=1e-7)
 
 
-class _At:
+class _At(lx.BaseNeighbourhood):
     """The placement of another neighbourhood, at one given ξ."""
 
-    whole_budget = True
+    draws_at_once = True
 
     def __init__(self, where, xi):
         self.where, self.xi = where, xi
 
     def draw(self, x, n, rng):
-        return lx.Draw(self.xi, torch.ones(len(self.xi), dtype=F64), fixed=len(self.xi))
+        return lx.Draw(self.xi, torch.ones(len(self.xi), dtype=F64), n_fixed=len(self.xi))
 
     def at(self, x, instances):
         return _At(self.where.at(x, instances), self.xi)
@@ -163,15 +165,12 @@ def test_labels_per_instance_are_explained_one_by_one(name):
 def test_a_background_sample_averages_the_model(name):
     """Weights are those of the mean over background rows z of f(z + (x − z) ⊙ ξ)."""
     x, background = randn(3, 6), randn(7, 6, seed=5)
-    method = METHODS[name]
+    method, averaged = METHODS[name], lx.Background(background)
     if name in ("IG", "GxI"):
         fits = [lx.explain(smooth, x, method(baseline=z), n_samples=20) for z in background]
         expected = torch.stack([e.weights for e in fits]).mean(0)
     elif name == "LIME":  # the distance is averaged too: solve by hand
-        e = lx.explain(smooth, x, method(baseline=background), n_samples=50)
-        from locapprox.sampling import generator
-
-        where = method(baseline=background).neighbourhood
+        where = method(baseline=averaged).neighbourhood
         xi = where.distribution.draw(6, 50, generator(0, where, "fit", x), F64).xi
         expected = []
         for row in x:
@@ -185,8 +184,42 @@ def test_a_background_sample_averages_the_model(name):
         fits = [lx.explain(smooth, x, method(baseline=z), n_samples=40) for z in background]
         expected = torch.stack([e.weights for e in fits]).mean(0)
     n = {"LIME": 50, "KernelSHAP": 40}.get(name, 20)
-    e = lx.explain(smooth, x, method(baseline=background), n_samples=n)
+    e = lx.explain(smooth, x, method(baseline=averaged), n_samples=n)
     torch.testing.assert_close(e.weights, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("rows", [3, 6], ids=["fewer rows than features", "as many"])
+def test_a_tensor_of_the_shape_of_x_is_a_baseline_for_each_instance(name, rows):
+    """Whatever x's shape: never a sample to average over, which is `Background`."""
+    x, base, method = randn(rows, 6), randn(rows, 6, seed=5), METHODS[name]
+    e = lx.explain(smooth, x, method(baseline=base), n_samples=40)
+    for i in range(rows):
+        alone = lx.explain(smooth, x[i : i + 1], method(baseline=base[i]), n_samples=40)
+        torch.testing.assert_close(e.weights[i], alone.weights[0], rtol=0, atol=1e-10)
+    by_function = METHODS[name](baseline=lambda some: torch.stack([base[(x == one).all(1)][0] for one in some]))
+    by_function = lx.explain(smooth, x, by_function, n_samples=40)
+    assert torch.equal(by_function.weights, e.weights)
+    averaged = lx.explain(smooth, x, method(baseline=lx.Background(base)), n_samples=40)
+    assert not torch.allclose(averaged.weights, e.weights, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (1, 6), (3, 3, 6)])
+def test_a_sample_must_say_that_it_is_one(shape):
+    x, rows = randn(3, 6), randn(*shape, seed=5)
+    with pytest.raises(ValueError, match=r"one per instance, \(3, 6\), .* or lx\.Background\(rows\) to average over"):
+        lx.explain(smooth, x, lx.kernel_shap(baseline=rows))
+    if rows.ndim == 2:
+        assert lx.explain(smooth, x, lx.kernel_shap(baseline=lx.Background(rows.numpy()))).weights.shape == (3, 6)
+    for bad in (randn(7, 5), randn(6)):
+        with pytest.raises(ValueError, match=r"Background (has rows of shape \(5,\)|needs rows)"):
+            lx.explain(smooth, x, lx.kernel_shap(baseline=lx.Background(bad)))
+
+
+def test_a_background_of_one_row_is_that_baseline():
+    x, row = randn(3, 6), randn(1, 6, seed=5)
+    one, same = (lx.explain(smooth, x, lx.kernel_shap(baseline=b)) for b in (lx.Background(row), row[0]))
+    torch.testing.assert_close(one.weights, same.weights, rtol=0, atol=1e-12)
 
 
 # ---- kernels
@@ -224,7 +257,7 @@ def test_a_kernel_keeps_exact_rows_and_multiplies_weights():
     assert got.weight[:, ~finite].isinf().all()
     expected = plain.weight * torch.exp(-(((1 - plain.xi)[None] * x[:, None]) ** 2).sum(-1) / 4)
     torch.testing.assert_close(got.weight[:, finite], expected[:, finite], rtol=1e-12, atol=0)
-    assert (got.fixed, got.unit) == (plain.fixed, plain.unit)
+    assert (got.n_fixed, got.unit_size) == (plain.n_fixed, plain.unit_size)
 
 
 def kernel_weights(kernel, x, base=0.0):
@@ -381,8 +414,8 @@ def test_channels_broadcast_as_the_expanded_labels_do():
 def test_a_draw_is_shared_and_its_own_instances_differ(draw_of):
     """A neighbourhood that draws per instance, (b, n, d), equals explaining one instance at a time."""
 
-    class Own:
-        whole_budget = True
+    class Own(lx.BaseNeighbourhood):
+        draws_at_once = True
 
         def draw(self, x, n, rng):
             xi = torch.stack([randn(n, 6, seed=int(1000 * abs(float(row[0])))) for row in x])
@@ -400,3 +433,93 @@ def test_a_draw_is_shared_and_its_own_instances_differ(draw_of):
         design = torch.cat([xi, torch.ones(40, 1, dtype=F64)], dim=1)
         expected = torch.linalg.lstsq(root * design, root * smooth(x[i] + xi)[:, None]).solution[:, 0]
         torch.testing.assert_close(together.weights[i], expected[:6], rtol=0, atol=1e-10)
+
+
+def test_of_a_class_with_draw_and_place_nothing_else_is_read():
+    class Mine:
+        draws_at_once = takes_missing = True
+        interpolates, spread, kind, blocks, at, batches, check, joined, advice, to_input = range(10)
+
+        def draw(self, x, n, rng):
+            return lx.Draw(torch.randn(n, 6, generator=rng, dtype=x.dtype), torch.ones(n, dtype=F64))
+
+        def place(self, x, xi):
+            return x.unsqueeze(1) + xi
+
+    x, own = randn(3, 6), Mine()
+    mine = described(own)
+    assert (mine.draws_at_once, mine.takes_missing, mine.interpolates, mine.spread) == (False, False, None, None)
+    assert mine.kind == Mine.__qualname__
+    assert [len(block.xi) for block in mine.blocks(x, 2500, rng())] == [1024, 1024, 452]
+    assert mine.at(x, torch.tensor([1])) is mine.joined(x, [mine]) is mine
+    assert [batch.tolist() for batch in mine.batches(x)] == [[0, 1, 2]]
+    assert mine.same_placement(described(own))
+    assert not mine.same_placement(described(Mine()))
+    e = lx.explain(smooth, x, lx.Method("mine", own, lx.SquaredError()), n_samples=2500)
+    assert e.method.neighbourhood is own
+    xi = torch.cat([block.xi for block in mine.blocks(x, 2500, generator(0, mine, "fit", x))])
+    design = torch.cat([xi, torch.ones(2500, 1, dtype=F64)], dim=1)
+    for i in range(3):
+        expected = torch.linalg.lstsq(design, smooth(x[i] + xi)[:, None]).solution[:6, 0]
+        torch.testing.assert_close(e.weights[i], expected, rtol=0, atol=1e-10)
+
+
+def test_what_a_base_neighbourhood_overrides_is_used():
+    """Its blocks, not its draw; its own weights on the input; its check."""
+    seen = []
+
+    class Mine(Rotated, lx.BaseNeighbourhood):
+        def blocks(self, x, n, rng):
+            for size in (10, n - 10):
+                seen.append(size)
+                yield self.draw(x, size, rng)
+
+        def check(self, x):
+            if len(x) > 3:
+                raise ValueError("three at most")
+
+        def on_input(self, x, weights):
+            return weights @ self.R
+
+        def per_entry(self, x, d):
+            return False
+
+    method = lx.Method("mine", Mine(), lx.SquaredError())
+    e = lx.explain(smooth, randn(3, 6), method, n_samples=40)
+    assert set(seen) == {10, 30}
+    torch.testing.assert_close(e.on_input(), e.weights @ Rotated.R)
+    assert e.feature_names is None
+    with pytest.raises(ValueError, match="three at most"):
+        lx.explain(smooth, randn(4, 6), method, n_samples=40)
+
+
+def test_parts_of_single_instances_are_numbers_of_the_users_kind():
+    x, labels = randn(3, 6), torch.tensor([[0, 1, 2, 2, 1, 0], [0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 2, 2]])
+    method = lx.kernel_shap(baseline=randn(3, 6, seed=5), features=labels)
+    e = lx.explain(smooth, x, method, n_samples=8)
+    some = e[[2, 0]].method.neighbourhood
+    assert torch.equal(some.features, labels[[2, 0]])
+    assert torch.equal(some.baseline, method.neighbourhood.baseline[[2, 0]])
+    assert e[1].method.neighbourhood.features.shape == (1, 6)
+    whole = lx.explain(smooth, x, lx.kernel_shap(baseline=0.5), n_samples=64)
+    assert whole[1].method.neighbourhood is whole.method.neighbourhood
+
+
+def test_joined_is_the_inverse_of_at():
+    x, labels = randn(3, 6), torch.tensor([[0, 1, 2, 2, 1, 0], [0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 2, 2]])
+    for where in (
+        lx.Multiplicative(lx.FairMasks(), randn(3, 6, seed=5), labels),
+        lx.Multiplicative(lx.FairMasks(), lx.Background(randn(4, 6)), labels, lx.ExponentialKernel(2.0)),
+        lx.Multiplicative(lx.FairMasks(), 0.5),
+        lx.Additive(lx.Normal(torch.arange(1.0, 7.0))),
+        lx.NearestPoints(randn(20, 6), 4),
+    ):
+        parts = [where.at(x, torch.tensor(i)) for i in ([1], [2, 0])]
+        whole, order = parts[0].joined(x[[1]], parts[1:]), [1, 2, 0]
+        draws = [part.draw(x[order], 20, rng()) for part in (where.at(x, torch.tensor(order)), whole)]
+        assert torch.equal(draws[0].weight, draws[1].weight)
+        placed = [part.place(x[order], draws[0].xi) for part in (where.at(x, torch.tensor(order)), whole)]
+        assert torch.equal(*placed)
+        assert whole.same_placement(where.at(x, torch.tensor(order)))
+        with pytest.raises(ValueError, match="cannot be joined"):
+            where.joined(x, [lx.Multiplicative(lx.FairMasks(), 0.25), lx.Additive(lx.Normal(0.1))])

@@ -78,8 +78,8 @@ def test_it_says_what_was_measured_published_and_run(page):
     text = page.read_text(encoding="utf-8")
     for words in (
         "0.0123",  # a test metric
-        "python -m experiments.experiment1 --data heloc",
-        "python -m paper_figures experiment2-who-linear-w-L1",
+        "python -m experiments.correspondence --data heloc",
+        "python -m paper_figures recovery-who-linear-w-L1",
         "0.0777",  # of what changed
         "a gap closes",  # a claim
         "0.0231",  # published: LIME on HELOC's network A, bottom-k

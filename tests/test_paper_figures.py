@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from paper_figures import experiment1, experiment2, experiment3, no_free_lunch
+from paper_figures import correspondence, no_free_lunch, perturbations, recovery
 from paper_figures.__main__ import main
 from paper_figures.page import CHANGES
 from paper_figures.results import coincide, matrix, nearest, published, read
@@ -70,7 +70,7 @@ def results(tmp_path_factory):
         convergence = [{"n": n, "instance": 0, "value": 1 / n} for n in (4, 40, 400)]
         table(
             folder,
-            "experiment1",
+            "correspondence",
             data,
             model,
             distances=distances,
@@ -124,7 +124,7 @@ def results(tmp_path_factory):
             for r in REPLACE
             for t in (0, 1)
         ]
-        table(folder, "experiment3", data, model, curves=curves, auc=auc, cross=cross, verdict=verdict)
+        table(folder, "perturbations", data, model, curves=curves, auc=auc, cross=cross, verdict=verdict)
     recovery = [
         {
             "training_seed": 0,
@@ -141,7 +141,7 @@ def results(tmp_path_factory):
         for k in ("L1", "cosine")
         for i in range(3)
     ]
-    table(folder, "experiment2", "who", "linear", recovery=recovery)
+    table(folder, "recovery", "who", "linear", recovery=recovery)
     changes = [
         {"change": c, "quantity": f"what {c} does", "authors": 0.0777, "ours": 0.1, "unit": "u", "note": "n"}
         for c in CHANGES
@@ -153,7 +153,7 @@ def results(tmp_path_factory):
         for b in METHODS
     ]
     verdict = [
-        {"training_seed": t, "method": m, "best_everywhere": t == 0, "worst_neighbourhood": "LIME", "lost_low": 0.1 * t}
+        {"training_seed": t, "method": m, "beyond_optimum": 3 * t, "clearest_in": "LIME", "lost_low": 0.1 * t}
         for m in METHODS
         for t in (0, 1)
     ]
@@ -194,21 +194,21 @@ def drawn(monkeypatch):
         figures.append(figure)
         return path
 
-    for module in (experiment1, experiment2, experiment3, no_free_lunch):
+    for module in (correspondence, recovery, perturbations, no_free_lunch):
         monkeypatch.setattr(module, "save", keep)
     return figures
 
 
 def test_heat_maps_show_the_means_of_the_file(results, drawn, tmp_path):
-    experiment1.heat_maps(read(results), "heloc", "ffnnA", tmp_path)
+    correspondence.heat_maps(read(results), "heloc", "ffnnA", tmp_path)
     for ax in drawn[0].axes[:2]:
         shown = [text.get_text() for text in ax.texts]
         assert shown == [number(far(a, b)) for a in METHODS for b in METHODS]
 
 
 def test_limit_plots_show_the_means_of_the_file_and_the_published_ones(results, drawn, tmp_path):
-    experiment1.limit_of(read(results), "who", "linear", "SmoothGrad", tmp_path)
-    experiment1.limit_of(read(results), "heloc", "ffnnA", "Gradient x Input", tmp_path)
+    correspondence.limit_of(read(results), "who", "linear", "SmoothGrad", tmp_path)
+    correspondence.limit_of(read(results), "heloc", "ffnnA", "Gradient x Input", tmp_path)
     left, right = (figure.axes[0] for figure in drawn)
     assert left.lines[0].get_ydata() == pytest.approx([0.3, 0.1, 0])
     assert right.lines[0].get_ydata() == pytest.approx([1, 0.2, 0])
@@ -219,7 +219,7 @@ def test_limit_plots_show_the_means_of_the_file_and_the_published_ones(results, 
 
 
 def test_convergence_shows_every_model(results, drawn, tmp_path):
-    experiment1.ig_convergence(read(results), tmp_path)
+    correspondence.ig_convergence(read(results), tmp_path)
     (ax,) = drawn[0].axes
     assert ax.lines[0].get_xdata() == pytest.approx([4, 40, 400])
     assert ax.lines[0].get_ydata() == pytest.approx([1 / 4, 1 / 40, 1 / 400])
@@ -227,7 +227,7 @@ def test_convergence_shows_every_model(results, drawn, tmp_path):
 
 
 def test_boxes_stand_at_the_medians_of_the_file(results, drawn, tmp_path):
-    picture = experiment2.boxes(read(results, "experiment2"), "who", "linear", "w", "L1", tmp_path)
+    picture = recovery.boxes(read(results, "recovery"), "who", "linear", "w", "L1", tmp_path)
     (ax,) = drawn[0].axes
     medians = sorted(
         line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1 and len(line.get_ydata()) == 2
@@ -239,7 +239,7 @@ def test_boxes_stand_at_the_medians_of_the_file(results, drawn, tmp_path):
 
 
 def test_perturbation_curves_are_the_native_means_over_networks(results, drawn, tmp_path):
-    picture = experiment3.curves(read(results, "experiment3"), "heloc", "ffnnA", "bottom", tmp_path)
+    picture = perturbations.curves(read(results, "perturbations"), "heloc", "ffnnA", "bottom", tmp_path)
     for ax in drawn[0].axes[:2]:
         for line, method in zip(ax.lines, METHODS, strict=True):
             own = 1.25 + METHODS.index(method) + 10 * (method in LOCAL)  # the mean of two networks
@@ -249,7 +249,7 @@ def test_perturbation_curves_are_the_native_means_over_networks(results, drawn, 
 
 
 def test_the_cross_shows_effects_as_shares_of_the_mean_area(results, drawn, tmp_path):
-    picture = experiment3.cross(read(results, "experiment3"), tmp_path)
+    picture = perturbations.cross(read(results, "perturbations"), tmp_path)
     mean = 0.5 + 1 + 3.5 + 5 + 0.25
     dots = [line.get_xdata()[0] for line in drawn[0].axes[0].lines if line.get_marker() in ("o", "s")]
     assert dots == pytest.approx([300 / mean, -100 / mean] * 2)
@@ -259,7 +259,7 @@ def test_the_cross_shows_effects_as_shares_of_the_mean_area(results, drawn, tmp_
 
 
 def test_the_cells_of_the_cross(results, drawn, tmp_path):
-    experiment3.cells(read(results, "experiment3"), tmp_path)
+    perturbations.cells(read(results, "perturbations"), tmp_path)
     additive, multiplicative = (c.lines[0].get_ydata() for c in drawn[0].axes[0].containers)
     assert additive == pytest.approx([10.75 + 1 + 6, 0.75 + 1 + 6])  # of methods 5, 6 and 7
     assert multiplicative == pytest.approx([10.75 + 1 + 2, 0.75 + 1 + 2])
@@ -268,16 +268,16 @@ def test_the_cells_of_the_cross(results, drawn, tmp_path):
 def test_no_free_lunch_counts_networks(results, drawn, tmp_path):
     picture = no_free_lunch.draw(read(results, "no_free_lunch"), tmp_path)
     row = picture.numbers.iloc[0]
-    assert (row["networks"], row["best_everywhere"], row["largest_lost_low"]) == (2, 1, pytest.approx(0.1))
+    assert (row["networks"], row["nowhere_beyond"], row["largest_lost_low"]) == (2, 1, pytest.approx(0.1))
     shown = [text.get_text() for text in drawn[0].axes[0].texts]
     assert shown == ["25"] * 56
 
 
 def test_figures_are_drawn_by_name_and_unknown_names_are_listed(results, tmp_path):
-    folder = main(("experiment2-who-linear-w-L1", "*-convergence"), results)
-    assert (folder / "experiment2-who-linear-w-L1.png").is_file()
-    assert (folder / "experiment1-convergence.pdf").read_bytes().startswith(b"%PDF")
-    with pytest.raises(ValueError, match="'figure7' is none of the figures:\n  experiment1-heloc-ffnnA-heatmap"):
+    folder = main(("recovery-who-linear-w-L1", "*-convergence"), results)
+    assert (folder / "recovery-who-linear-w-L1.png").is_file()
+    assert (folder / "correspondence-convergence.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(ValueError, match="'figure7' is none of the figures:\n  correspondence-heloc-ffnnA-heatmap"):
         main(("figure7",), results)
     with pytest.raises(FileNotFoundError, match="no finished results"):
         main((), tmp_path)
@@ -287,7 +287,7 @@ def test_published_numbers_are_those_of_the_authors_stored_explanations(authors)
     """Computed from the stored explanations, where they are."""
     stored = {name: w.double() for name, w in authors("heloc_ffnnA").stored.items()}
     codes = {"LIME": "lime", "KernelSHAP": "ks", "Occlusion": "oc", "Integrated Gradients": "ig"}
-    theirs = published("experiment1", "heloc", "ffnnA", "L1").set_index(["method", "other"])["value"]
+    theirs = published("correspondence", "heloc", "ffnnA", "L1").set_index(["method", "other"])["value"]
     for method, code in codes.items():
         for other, code_ in codes.items():
             value = float((stored[f"captum_{code}"] - stored[f"meta_{code_}"]).abs().sum(1).mean())

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.integrate import trapezoid
 
 import locapprox as lx
-from locapprox.perturbation import holm
+from locapprox.evaluation.perturbation import holm
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "authors.json"
 NAMES = {
@@ -132,7 +133,7 @@ def test_deletion_and_insertion_written_out(tanh_net, x, kind):
             rows.append(float(tanh_net(moved[None]).detach()))
         np.testing.assert_allclose(got.loc[i], rows, rtol=1e-10)
         area = test.auc().set_index("instance")["auc"][i]
-        assert area == pytest.approx(np.trapezoid(rows) / 6, rel=1e-10)
+        assert area == pytest.approx(trapezoid(rows) / 6, rel=1e-10)
 
 
 def test_the_right_order_wins_deletion_and_insertion(x):
@@ -187,10 +188,12 @@ def test_explanations_serve_as_weights_and_seeds_repeat(tanh_net, x):
     )
 
 
-def test_bad_input_is_named(tanh_net, x):
-    with pytest.raises(ValueError, match="weights is empty"):
+def test_bad_input_is_named(tanh_net, three_outputs, x):
+    with pytest.raises(ValueError, match=r"target must choose one output for each instance, got range\(0, 3\)"):
+        lx.perturbation_test(three_outputs, x, {"w": x}, target=range(3))
+    with pytest.raises(ValueError, match="explanations is empty"):
         lx.perturbation_test(tanh_net, x, {})
-    with pytest.raises(ValueError, match=r"weights: 'w' has shape \(5, 4\); expected 5 instances of 6 features"):
+    with pytest.raises(ValueError, match=r"explanations: 'w' has shape \(5, 4\); expected 5 instances of 6 features"):
         lx.perturbation_test(tanh_net, x, {"w": torch.ones(5, 4)})
     with pytest.raises(ValueError, match="'w' has NaN"):
         lx.perturbation_test(tanh_net, x, {"w": torch.full_like(x, torch.nan)})

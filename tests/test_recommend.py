@@ -9,8 +9,8 @@ from sklearn.ensemble import RandomForestRegressor
 from torch import nn
 
 import locapprox as lx
-from locapprox.faithfulness import explained, measured
-from locapprox.recommend import DESIGNED, paired
+from locapprox.evaluation.intervals import paired
+from locapprox.evaluation.recommend import DESIGNED
 
 N = 200
 
@@ -49,9 +49,9 @@ def confirmed(seed):
         return None
     column, total = {"here": lx.Method("here", where, loss)}, 0.0
     for r in range(5):
-        fitted = explained(net, x, methods, None, N, seed + 1000 + r)
-        frame = measured(net, x, fitted, column, None, 100 * N, seed + 1000 + r)
-        total = total + frame.groupby("method")["error"].mean()
+        fitted = {name: lx.explain(net, x, m, n_samples=N, seed=seed + 1000 + r) for name, m in methods.items()}
+        found = lx.faithfulness(net, x, fitted, column, n_samples=100 * N, seed=seed + 1000 + r)
+        total = total + found.table.groupby("method")["error"].mean()
     return total.idxmin() == answer.winner
 
 
@@ -102,7 +102,7 @@ def test_the_designed_method_gains_what_the_table_says(tanh_net, x):
     assert gain == pytest.approx(1 - table.loc[DESIGNED, "error"] / best)
     assert low < gain < high
     assert f"errs less by {gain:.1%}" in answer.summary()
-    own = lx.explain(tanh_net, x, lx.Method("own", where, lx.SquaredError()), 1000)
+    own = lx.explain(tanh_net, x, lx.Method("own", where, lx.SquaredError()), n_samples=1000)
     assert torch.equal(answer.designed.weights, own.weights)
 
 
@@ -152,7 +152,11 @@ def test_it_prints_as_a_table_and_plots(tanh_net, x):
     for name in ("Occlusion", "C-LIME", DESIGNED, "behind", "low", "high"):
         assert name in str(answer)
     ax = answer.plot()
-    assert [label.get_text() for label in ax.get_yticklabels()] == answer.table["method"].tolist()[::-1]
+    height = {label.get_text(): label.get_position()[1] for label in ax.get_yticklabels()}
+    assert sorted(height, key=height.get, reverse=True) == answer.table["method"].tolist()
+    dots = dict(zip(answer.table["method"], answer.table["error"], strict=True))
+    expected = sorted((error, height[name]) for name, error in dots.items())
+    np.testing.assert_allclose(sorted(ax.collections[-1].get_offsets().tolist()), expected)
 
 
 def test_bad_input_is_named(tanh_net, x):
@@ -178,3 +182,16 @@ def test_a_default_method_that_cannot_be_fitted_is_left_out_and_a_chosen_one_is_
     assert "LIME" not in set(answer.table["method"])
     with pytest.raises(ValueError, match="width=1 is too narrow"):
         lx.recommend(lambda rows: rows.sum(1), far, lx.Additive(lx.Normal(0.5)), methods=[lx.lime()], n_samples=100)
+
+
+def test_a_default_method_that_fails_in_a_later_replicate_is_left_out_of_all(tanh_net, x):
+    """At the edge of what LIME's width of 1 can do, one draw is enough and another is not."""
+    lx.explain(tanh_net, x, lx.lime(), n_samples=60, seed=0)
+    with pytest.raises(ValueError, match="width=1 is too narrow"):
+        [lx.explain(tanh_net, x, lx.lime(), n_samples=60, seed=seed) for seed in (1, 2)]
+    answer = lx.recommend(tanh_net, x, lx.Additive(lx.Normal(0.5)), n_samples=60, replicates=3)
+    assert list(answer.left_out) == ["LIME"]
+    assert set(answer.table["method"]) == {*lx.paper_methods(), DESIGNED} - {"LIME"}
+    others = {name: method for name, method in lx.paper_methods().items() if name != "LIME"}
+    same = lx.recommend(tanh_net, x, lx.Additive(lx.Normal(0.5)), methods=others, n_samples=60, replicates=3)
+    pd.testing.assert_frame_equal(answer.table, same.table)

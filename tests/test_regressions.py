@@ -37,8 +37,9 @@ def test_a_baseline_of_the_batch_is_refused():
         lx.explain(squares, x, lx.occlusion(baseline=lambda x: x.mean(0).expand_as(x)))
     with pytest.raises(ValueError, match="the same each time"):
         lx.explain(squares, x, lx.occlusion(baseline=torch.randn_like))
-    with pytest.warns(UserWarning, match="background sample"):
-        lx.explain(squares, x, lx.occlusion(baseline=x / 2))
+    for baseline in (x / 2, lambda x: x / 2):  # of x's shape: one for each instance, and no sample to average over
+        e = lx.explain(squares, x, lx.occlusion(baseline=baseline))
+        torch.testing.assert_close(e.weights, 0.75 * x**2, rtol=0, atol=1e-12)
 
 
 def test_a_fit_that_is_shrunk_claims_no_error():
@@ -66,7 +67,7 @@ class InBlocks:
     def draw(self, x, n, rng):
         size = torch.rand(n, 1, generator=rng, dtype=x.dtype)
         xi = torch.randn(n, x.shape[1], generator=rng, dtype=x.dtype) * size
-        return lx.Draw(xi, self.weigh(n), fixed=self.fixed)
+        return lx.Draw(xi, self.weigh(n), n_fixed=self.fixed)
 
     def place(self, x, xi):
         return x[:, None] + xi
@@ -74,9 +75,8 @@ class InBlocks:
 
 def test_points_are_what_the_model_saw():
     seen, x = [], torch.ones(1, 2, dtype=torch.float64)
-    e = lx.explain(
-        lambda rows: (seen.append(rows), squares(rows))[1], x, lx.Method("", InBlocks(), lx.SquaredError()), 2500
-    )
+    model, method = lambda rows: (seen.append(rows), squares(rows))[1], lx.Method("", InBlocks(), lx.SquaredError())
+    e = lx.explain(model, x, method, n_samples=2500)
     assert {tuple(row) for row in e.points()[1].tolist()} <= {tuple(row) for row in torch.cat(seen).tolist()}
 
 
@@ -101,7 +101,7 @@ def test_batch_size_counts_the_inputs_of_a_background_sample():
     sizes, x = [], np.random.default_rng(0).normal(size=(3, 4))
     background = np.random.default_rng(1).normal(size=(20, 4))
     model = lambda rows: (sizes.append(len(rows)), rows.sum(1))[1]  # noqa: E731
-    lx.explain(model, x, lx.kernel_shap(baseline=background), batch_size=50)
+    lx.explain(model, x, lx.kernel_shap(baseline=lx.Background(background)), batch_size=50)
     assert max(sizes) <= 50
 
 
@@ -129,5 +129,5 @@ def test_half_precision_sums_do_not_overflow():
 def test_a_surrogate_that_is_zero_at_the_test_point_is_still_affine():
     """Carrying a surrogate to another placement compared with g at one point only, where g may vanish."""
     x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    frame = lx.faithfulness(lambda z: z[:, 0] + z[:, 1] ** 2, x, [lx.kernel_shap()], [lx.c_lime()])
+    frame = lx.faithfulness(lambda z: z[:, 0] + z[:, 1] ** 2, x, [lx.kernel_shap()], [lx.c_lime()]).table
     assert frame["error"][0] == pytest.approx(2 * 0.1**4, rel=0.3)  # g = x₁: what is left is Var of 0.01 χ²(1)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import data, experiment1, experiment2, experiment3, networks, no_free_lunch, paper, runs, schedule
+from experiments import correspondence, data, networks, no_free_lunch, paper, perturbations, recovery, runs, schedule
 from experiments.paper import Options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,13 +25,13 @@ CONFIGS = [
     make(name, model)
     for name, model, width in (("diabetes", "linear", 3.2), ("breast_cancer", "logistic", 5.5))
     for make in (
-        partial(experiment1.Config, **TINY, width=width, reference_points=1, reference_steps=1000, seeds=1),
-        partial(experiment2.Config, **TINY, width=width, seeds=1),
-        partial(experiment3.Config, **TINY, width=width, seeds=1, draws=2),
+        partial(correspondence.Config, **TINY, width=width, reference_points=1, reference_steps=1000, seeds=1),
+        partial(recovery.Config, **TINY, width=width, seeds=1),
+        partial(perturbations.Config, **TINY, width=width, seeds=1, draws=2),
         partial(no_free_lunch.Config, **TINY, width=width, replicates=2),
     )
 ]
-EXPERIMENTS = ("experiment", "no_free_lunch")
+EXPERIMENTS = ("correspondence", "recovery", "perturbations", "no_free_lunch")
 SCRIPT = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -111,11 +111,12 @@ class Run:
             start_new_session=True,
         )
 
-    def until(self, words):
+    def until(self, *words):
+        """The first line with any of the words."""
         for line in self.process.stdout:
-            if words in line:
+            if any(word in line for word in words):
                 return line
-        raise AssertionError(f"never said {words}")
+        raise AssertionError(f"never said {' or '.join(words)}")
 
     def signal(self, number):
         os.killpg(self.process.pid, number)
@@ -124,7 +125,7 @@ class Run:
 def test_ctrl_c_stops_within_seconds_and_a_killed_group_is_resumed(undisturbed, tmp_path):
     out = tmp_path / "out"
     run = Run(out, tmp_path)
-    run.until("finished experiment")
+    run.until(*(f"finished {name}" for name in EXPERIMENTS[:3]))
     start = time.perf_counter()
     run.signal(signal.SIGINT)
     said, _ = run.process.communicate(timeout=30)
@@ -167,17 +168,19 @@ def test_list_says_what_is_done_stale_and_missing(undisturbed, monkeypatch, caps
     more = [*other, no_free_lunch.Config("diabetes", "mlp")]
     assert paper.run_all(more, Options(undisturbed[0], list=True)) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert lines["experiment1/diabetes-linear"].startswith("stale: made from something else: config points (2 then, 3")
-    assert lines["experiment2/diabetes-linear"] == "done"
+    assert lines["correspondence/diabetes-linear"].startswith(
+        "stale: made from something else: config points (2 then, 3"
+    )
+    assert lines["recovery/diabetes-linear"] == "done"
     assert lines["no_free_lunch/diabetes-mlp"] == lines["figures"] == lines["theory"] == "missing"
     assert len(lines) == len(more) + 2
-    assert paper.run_all(more, Options(undisturbed[0], ("*/diabetes-mlp", "experiment2"), list=True)) == 0
+    assert paper.run_all(more, Options(undisturbed[0], ("*/diabetes-mlp", "recovery"), list=True)) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == ["experiment2/diabetes-linear", "experiment2/breast_cancer-logistic", "no_free_lunch/diabetes-mlp"]
+    assert names == ["recovery/diabetes-linear", "recovery/breast_cancer-logistic", "no_free_lunch/diabetes-mlp"]
 
 
 def test_an_unknown_name_lists_the_names(tmp_path, capsys):
-    assert paper.run_all(CONFIGS, Options(tmp_path, only=("experiment1", "experiment9"))) == 1
+    assert paper.run_all(CONFIGS, Options(tmp_path, only=("correspondence", "experiment9"))) == 1
     said = capsys.readouterr().out
     assert "--only experiment9 is none of the tasks" in said
     assert all(paper.name_of(config) in said for config in CONFIGS)
@@ -188,7 +191,7 @@ def test_the_paper_and_the_demo_have_every_experiment_on_their_models():
 
     names = [paper.name_of(config) for config in paper.CONFIGS]
     assert len(set(names)) == len(names)
-    for experiment, models in {"experiment1": 8, "experiment2": 2, "experiment3": 8, "no_free_lunch": 8}.items():
+    for experiment, models in {"correspondence": 8, "recovery": 2, "perturbations": 8, "no_free_lunch": 8}.items():
         assert sum(name.startswith(f"{experiment}/") for name in names) == models, experiment
     assert any(name.startswith("changes/") for name in names)
     tables = {config.data for config in demo.CONFIGS}
@@ -230,12 +233,12 @@ def test_a_failure_is_said_at_the_end_with_the_command_that_repeats_it(tmp_path,
 
     def run(tasks, jobs):
         asked.extend(tasks)
-        return {"experiment2/diabetes-linear": "ValueError: boom", "networks/x": "not to be said"}
+        return {"recovery/diabetes-linear": "ValueError: boom", "networks/x": "not to be said"}
 
     monkeypatch.setattr(schedule, "run", run)
     assert paper.run_all(CONFIGS, Options(tmp_path, only=EXPERIMENTS)) == 1
     said = capsys.readouterr().out
-    assert "FAILED experiment2/diabetes-linear: ValueError: boom" in said
+    assert "FAILED recovery/diabetes-linear: ValueError: boom" in said
     assert CONFIGS[1].command(tmp_path) in said
     assert "networks/x" not in said
     assert len({task.name for task in asked}) == len(asked) == len(CONFIGS) + 4  # two networks, two originals
@@ -368,13 +371,13 @@ def test_a_wrong_data_file_is_named_with_both_hashes_and_stops_no_other_task(tmp
     (tmp_path / "who" / file).write_text("1,2\n")
     monkeypatch.setenv("LOCAPPROX_DATA", str(tmp_path))
     monkeypatch.setattr(schedule, "run", lambda tasks, jobs: {})
-    configs = [CONFIGS[0], experiment1.Config("who", "linear"), experiment3.Config("who", "linear")]
-    assert paper.run_all(configs, Options(tmp_path / "out", only=("experiment",))) == 1
+    configs = [CONFIGS[0], correspondence.Config("who", "linear"), perturbations.Config("who", "linear")]
+    assert paper.run_all(configs, Options(tmp_path / "out", only=("correspondence", "perturbations"))) == 1
     said = capsys.readouterr().out
     assert said.count(f"{file} is not the expected file") == 1
     assert data.SHA256[file] in said
     assert runs.digest(tmp_path / "who" / file) in said
-    assert "FAILED experiment1/who-linear, experiment3/who-linear:" in said
+    assert "FAILED correspondence/who-linear, perturbations/who-linear:" in said
 
 
 def test_a_download_that_is_not_the_file_is_refused(monkeypatch):
@@ -397,13 +400,13 @@ def test_figures_are_drawn_again_only_when_results_change(tmp_path, monkeypatch)
         (results / "figures" / "a.png").write_bytes(b"png")
 
     monkeypatch.setattr(paper, "later", {"paper_figures": draw}.get)
-    runs.run(tmp_path / "experiment1" / "x", Settings(), {}, lambda: ({}, {}), "it")
+    runs.run(tmp_path / "correspondence" / "x", Settings(), {}, lambda: ({}, {}), "it")
     paper.figures(tmp_path)
     paper.figures(tmp_path)
     assert len(drawn) == 1
     (tmp_path / "figures" / "a.png").write_bytes(b"edited")
     paper.figures(tmp_path)
     assert len(drawn) == 2
-    runs.run(tmp_path / "experiment1" / "x", Settings(2), {}, lambda: ({}, {}), "it")
+    runs.run(tmp_path / "correspondence" / "x", Settings(2), {}, lambda: ({}, {}), "it")
     paper.figures(tmp_path)
     assert len(drawn) == 3

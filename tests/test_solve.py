@@ -6,7 +6,8 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 import locapprox as lx
-from locapprox import jackknife, sampling, solve, streaming
+from locapprox.fit import errors, jackknife, sampling, solve
+from locapprox.fit.ridge import Shrunk
 
 F64 = torch.float64
 
@@ -117,7 +118,7 @@ def test_as_many_exact_rows_as_unknowns(given):
 def test_too_few_rows_say_so(given):
     x, ones = randn(2, 4), torch.ones(30, dtype=F64)
     with pytest.raises(ValueError, match=r"n_samples.*determine 4 of the 5 weights"):
-        lx.explain(f, x, method(given, lx.Draw(randn(4, 4, seed=1), ones[:4], fixed=4)))
+        lx.explain(f, x, method(given, lx.Draw(randn(4, 4, seed=1), ones[:4], n_fixed=4)))
     copies = randn(3, 4, seed=1).repeat(10, 1)
     with pytest.raises(ValueError, match="determine 3 of the 5 weights"):
         lx.explain(f, x, method(given, lx.Draw(copies, ones)))
@@ -179,7 +180,7 @@ def test_leaving_out_needs_no_inverse_of_its_own_for_every_problem(unit, shared)
     basis, kept = randn(1 if shared else b, p, p, seed=3), 50 + randn(b * k, p, seed=4).square()
     full = basis.repeat_interleave(b * k // len(basis), 0)
     dense = (full / kept[:, None]) @ full.mT
-    total, *unknown = jackknife.jackknife(X, weight, solve.Shrunk(basis, kept), rest, unit)
+    total, *unknown = jackknife.jackknife(X, weight, Shrunk(basis, kept), rest, unit)
     torch.testing.assert_close(total, jackknife.jackknife(X, weight, dense, rest, unit)[0])
     assert all(part.isnan().all() for part in unknown)
 
@@ -211,7 +212,7 @@ def test_blocks_change_nothing(given, loss, per_instance):
     x, xi = randn(3, 4), randn(120, 4, seed=1)
     weight = randn(3, 120, seed=2).exp() if per_instance else randn(120, seed=2).exp()
     weight[..., :3] = torch.inf if loss.gradient == 0 else 1.0
-    draw = lx.Draw(xi, weight, unit=2, fixed=20)
+    draw = lx.Draw(xi, weight, unit_size=2, n_fixed=20)
     whole = lx.explain(f, x, method(given, draw, loss))
     cut = lx.explain(f, x, method(given, draw, loss, cuts=(22, 24, 70)))
     for name in ("weights", "intercept", "standard_error", "loss", "r2"):
@@ -233,7 +234,7 @@ def test_passes_over_few_instances_at_once_change_nothing(surrogate, kernel, n, 
     own = lx.Method("own", lx.Additive(lx.Normal(1.0), kernel), lx.SquaredError(), surrogate)
     settings = {"n_samples": n, "target": range(3), "progress": False}
     whole = lx.explain(model, randn(5, 4), own, **settings)
-    monkeypatch.setattr(streaming, "AT_ONCE", at_once)
+    monkeypatch.setattr(errors, "AT_ONCE", at_once)
     parts = lx.explain(model, randn(5, 4), own, **settings)
     for name in ("weights", "standard_error", "loss"):
         torch.testing.assert_close(
@@ -249,7 +250,7 @@ def test_a_weight_that_rests_on_one_unit_has_no_error(given, unit, per_instance)
     xi[:, 2] = 0
     xi[6, 2] = 1.0
     weight = randn(2, 40, seed=2).exp() if per_instance else torch.ones(40, dtype=F64)
-    own = method(given, lx.Draw(xi, weight, unit=unit))
+    own = method(given, lx.Draw(xi, weight, unit_size=unit))
     with pytest.warns(UserWarning, match="some weights rest on a single draw"):
         e = lx.explain(f, randn(2, 3), own)
     assert e.weights.isfinite().all()
@@ -357,7 +358,7 @@ def test_the_jackknife_of_pairs_whose_sum_is_interpolated(equal):
 
     theta, inverse = fit(torch.ones(2 * pairs))
     total, first, second = jackknife.jackknife(X, weight, inverse, y - theta @ X.mT, 2)
-    assert jackknife._sums_are_fixed(X, weight, inverse) == equal
+    assert jackknife._pair_sums_have_no_leverage(X, weight, inverse) == equal
     without = 1 - torch.eye(pairs).repeat_interleave(2, 1)
     refits = torch.stack([fit(keep)[0] for keep in without])
     errors = (1 - without)[:, None, None] * weight * (y - refits @ X.mT).square()
@@ -405,7 +406,7 @@ def test_errors_and_loss_beside_fixed_and_exact_rows_are_refits(given, unit, per
     x, xi = randn(2, 3), randn(42, 3, seed=1)
     weight = randn(2, 42, seed=2).exp() if per_instance else randn(42, seed=2).exp()
     weight[..., [0, 5]] = torch.inf
-    e = lx.explain(f, x, method(given, lx.Draw(xi, weight, unit=unit, fixed=12), cuts=(12, 24)))
+    e = lx.explain(f, x, method(given, lx.Draw(xi, weight, unit_size=unit, n_fixed=12), cuts=(12, 24)))
     units = 30 // unit
     for i, y in enumerate(outputs(x, xi)):
         w, X = weight[i] if per_instance else weight, design(xi)
@@ -436,8 +437,10 @@ def test_delete_groups_are_refits(given, monkeypatch, unit, loss):
     xi, weight = randn(n, 3, seed=1), randn(n, seed=2).exp()
     weight[[0, 5]] = torch.inf
     monkeypatch.setattr(sampling, "MEMORY", 10)
-    e = lx.explain(f, x, method(given, lx.Draw(xi, weight, unit=unit, fixed=fixed), loss, cuts=(fixed + 8 * unit,)))
-    assert e.degrees == 19
+    e = lx.explain(
+        f, x, method(given, lx.Draw(xi, weight, unit_size=unit, n_fixed=fixed), loss, cuts=(fixed + 8 * unit,))
+    )
+    assert e.degrees_of_freedom.tolist() == [19, 19]
     group = torch.full((n,), -1)
     group[fixed:] = (torch.arange(n - fixed) // unit) % 20
     for i in range(2):
@@ -514,7 +517,7 @@ def test_mean_gradient_error_counts_units(given):
     """Weighted mean of unit sums: variance U/(U−1) Σ W² (ḡ_u − w)² / (Σ W)², for pairs and single rows."""
     x, xi, weight = randn(2, 3), randn(60, 3, seed=1), randn(60, seed=2).exp()
     for unit in (1, 2):
-        e = lx.explain(f, x, method(given, lx.Draw(xi, weight, unit=unit), lx.GradientMatching(), cuts=(20,)))
+        e = lx.explain(f, x, method(given, lx.Draw(xi, weight, unit_size=unit), lx.GradientMatching(), cuts=(20,)))
         units = 60 // unit
         for i in range(2):
             g = value_and_gradient(x[i], xi)[1]
@@ -541,16 +544,42 @@ def test_r2_compares_with_the_best_constant(given):
 def test_enumerations_carry_no_error(given):
     x, xi = randn(2, 3), randn(30, 3, seed=1)
     for loss in (lx.SquaredError(), lx.GradientMatching(), lx.SquaredError() + lx.GradientMatching()):
-        e = lx.explain(f, x, method(given, lx.Draw(xi, torch.ones(30, dtype=F64), fixed=30), loss))
+        e = lx.explain(f, x, method(given, lx.Draw(xi, torch.ones(30, dtype=F64), n_fixed=30), loss))
         assert (e.standard_error == 0).all()
+        assert e.degrees_of_freedom.tolist() == [torch.inf] * 2
         for i in range(2):
             expected = mean_loss(x[i], xi, torch.ones(30, dtype=F64), loss, theta_of(e)[i])
             torch.testing.assert_close(e.loss[i], expected, rtol=1e-9, atol=0)
 
 
-def test_losses_scale():
+@pytest.mark.parametrize(
+    ("loss", "fixed", "unit", "degrees"),
+    [
+        (lx.SquaredError(), 0, 1, 60 - 4),  # rows − unknowns
+        (lx.SquaredError(), 0, 2, 60 - 4),
+        (lx.SquaredError(), 20, 2, 20 - 1),  # beside fixed rows: units − 1
+        (lx.GradientMatching(), 0, 1, 60 - 1),
+        (lx.GradientMatching(), 0, 2, 30 - 1),
+        (lx.SquaredError() + lx.GradientMatching(), 0, 1, 20 - 1),  # groups
+        (lx.SquaredError(), 60, 1, torch.inf),
+        (lx.GradientMatching(), 60, 1, torch.inf),
+    ],
+)
+def test_degrees_of_freedom(given, loss, fixed, unit, degrees):
+    draw = lx.Draw(randn(60, 3, seed=1), torch.ones(60, dtype=F64), unit_size=unit, n_fixed=fixed)
+    e = lx.explain(f, randn(2, 3), method(given, draw, loss))
+    assert e.degrees_of_freedom.tolist() == [degrees] * 2
+    assert e.n_samples.tolist() == [60] * 2
+
+
+def test_losses_add_and_scale():
     both = 2.0 * (lx.SquaredError() + lx.GradientMatching() * 0.5)
     assert (both.value, both.gradient) == (2.0, 1.0)
-    for bad in ((-1.0, 2.0), (0.0, 0.0)):
+    assert sum([lx.SquaredError(), lx.SquaredError(), lx.GradientMatching()]) == both
+    assert lx.SquaredError() == lx.Loss(1.0, 0.0) != lx.GradientMatching() == lx.Loss(0.0, 1.0)
+    assert hash(lx.SquaredError()) == hash(lx.Loss(1.0, 0.0))
+    names = [loss.name for loss in (lx.SquaredError(), 3.0 * lx.GradientMatching(), both)]
+    assert names == ["squared error", "gradient matching", "2 squared error + 1 gradient matching"]
+    for bad in ((-1.0, 2.0), (0.0, 0.0), (torch.inf, 0.0)):
         with pytest.raises(ValueError, match="loss"):
             lx.Loss(*bad)

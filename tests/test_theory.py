@@ -1,4 +1,4 @@
-"""Theory checks 1 to 4: every claim holds, and fails when what it guards is broken on purpose."""
+"""Theory checks of explanations (instances, rates, stein, recovery): claims hold, and fail if the engine is broken."""
 
 import inspect
 from dataclasses import replace
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import locapprox as lx
-from locapprox import distributions, equations, surrogates
+from locapprox.fit import quadratic, surrogates
+from locapprox.neighbourhoods import distributions, masks
 from theory_checks import instances, rates, recovery, stein
 from theory_checks.claims import Claim, main, table
 
@@ -122,7 +123,7 @@ def placed(kind, change):
 
 
 def flat_kernel(patch):
-    patch.setattr(distributions, "shapley_size_weights", lambda d: np.ones(d - 1) / (d - 1))
+    patch.setattr(masks, "shapley_size_weights", lambda d: np.ones(d - 1) / (d - 1))
 
 
 def narrow_kernel(patch):
@@ -132,7 +133,7 @@ def narrow_kernel(patch):
 
 def no_exact_rows(patch):
     """Rows to interpolate are left out, where the others determine the weights."""
-    original = equations.eliminate
+    original = quadratic.eliminate
 
     def wrong(gram, rhs, exact, target):
         try:
@@ -140,7 +141,7 @@ def no_exact_rows(patch):
         except ValueError:
             return original(gram, rhs, exact, target * 1.01)
 
-    patch.setattr(equations, "eliminate", wrong)
+    patch.setattr(quadratic, "eliminate", wrong)
 
 
 def without_pairs(patch):
@@ -178,14 +179,11 @@ def stratified(patch):
     patch.setattr(lx.Uniform, "draw", wrong)
 
 
-def half_gradients(patch):
-    original = equations.NormalEquations.mean_gradient
-    patch.setattr(equations.NormalEquations, "mean_gradient", lambda s, mix: 0.5 * original(s, mix))
-
-
-def no_gradients(patch):
-    original = equations.NormalEquations.mean_gradient
-    patch.setattr(equations.NormalEquations, "mean_gradient", lambda s, mix: 0 * original(s, mix))
+def gradients_times(factor):
+    """Every mean gradient, scaled."""
+    original = quadratic.Quadratic.mean_gradient.fget
+    wrong = property(lambda s: factor * original(s))
+    return lambda patch: patch.setattr(quadratic.Quadratic, "mean_gradient", wrong)
 
 
 def known_everywhere(patch):
@@ -232,7 +230,7 @@ MUTATIONS = {
     ),
     "instances: half the gradient": (
         instances,
-        half_gradients,
+        gradients_times(0.5),
         ["SmoothGrad", "Vanilla Gradients", "Integrated Gradients", "Gradient x Input"],
     ),
     "instances: midpoint rule": (instances, midpoints, ["Integrated Gradients"]),
@@ -265,7 +263,7 @@ MUTATIONS = {
     ),
     "stein: half the gradient": (
         stein,
-        half_gradients,
+        gradients_times(0.5),
         ["population: C-LIME − SmoothGrad", "SmoothGrad, mean", "mean gap", "coverage", "slope of SmoothGrad", "3σ²"],
     ),
     "stein: normal draw without tails": (stein, draws(lx.Normal, clipped), ["mean over seeds", "mean gap", "coverage"]),
@@ -286,7 +284,7 @@ MUTATIONS = {
         placed(lx.Multiplicative, lambda xi: 0.9 * xi + 0.1),
         ["− w ⊙ (x₀ − b)", " LIME − (±w)", "KernelSHAP − (±w)", "Occlusion − (±w)", "largest weight of", "alike"],
     ),
-    "recovery: no gradients": (recovery, no_gradients, ["gradients at x₀", "gradient − w_i"]),
+    "recovery: no gradients": (recovery, gradients_times(0), ["gradients at x₀", "gradient − w_i"]),
     "recovery: f known everywhere": (
         recovery,
         known_everywhere,

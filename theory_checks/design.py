@@ -101,7 +101,7 @@ def others() -> Iterator[tuple[str, lx.Explanation]]:
 def bounds() -> list[Claim]:
     """Optima against dense least squares, and no regret below zero where the rows to interpolate are met."""
     surrogates = dict(others())
-    frame = lx.faithfulness(NET.model, X, surrogates, columns(), intercept="fitted", n_samples=200)
+    frame = lx.faithfulness(NET.model, X, surrogates, columns(), intercept="fitted", n_samples=200).table
     own, out = optima(), []
     for name, part in frame.groupby("neighbourhood", sort=False):
         met = part[part["violation"] < 1e-9]
@@ -112,7 +112,7 @@ def bounds() -> list[Claim]:
                 f"column {name}: least regret of the {len(met)} g that meet its rows", met["regret"].min(), -1e-10, ">="
             ),
         ]
-    free = lx.faithfulness(NET.model, X, [columns()["LIME"]], {"KernelSHAP": lx.kernel_shap()}, n_samples=200)
+    free = lx.faithfulness(NET.model, X, [columns()["LIME"]], {"KernelSHAP": lx.kernel_shap()}, n_samples=200).table
     out.append(
         Claim("LIME misses KernelSHAP's rows: its regret there may be negative, and is", free["regret"].min(), 0)
     )
@@ -126,7 +126,7 @@ def own_column() -> Claim:
     gaps = []
     for seed in range(100):
         fits = {m.name: lx.explain(NET.model, X, m, n_samples=100, seed=seed) for m in methods}
-        error = lx.faithfulness(NET.model, X, fits, where)["error"]
+        error = lx.faithfulness(NET.model, X, fits, where).table["error"]
         gaps.append(float(error[0] - error[1]))
     text = "C-LIME − SmoothGrad, population error on C-LIME's own column, 100 seeds: mean / its error"
     return Claim(text, float(np.mean(gaps) / stats.sem(gaps)), 3, ">=")
@@ -148,12 +148,12 @@ def coverage() -> pd.DataFrame:
         mean, error = e.weights.numpy().mean(0), e.standard_error.square().sum(0).sqrt().numpy() / INSTANCES
         kinds = {
             "each instance": (low, high, truth),
-            "mean, as if independent": (*interval(mean, error, e.degrees), truth.mean(0)),
+            "mean, as if independent": (*interval(mean, error, float(e.degrees_of_freedom[0])), truth.mean(0)),
         }
-        settings = {"n_samples": DRAWS, "replicates": REPLICATES, "progress": False}
-        mean, error = (
-            t.numpy() for t in lx.explain_mean(NET.model, inputs, method, seed=1000 + 10 * trial, **settings)
+        replicated = lx.explain_mean(
+            NET.model, inputs, method, n_samples=DRAWS, replicates=REPLICATES, seed=1000 + 10 * trial, progress=False
         )
+        mean, error = (t.numpy() for t in replicated)
         kinds["mean, replicate draws"] = (*interval(mean, error, REPLICATES - 1), truth.mean(0))
         for kind, (lower, upper, at) in kinds.items():
             rows.append({"kind": kind, "covered": float(np.mean((lower <= at) & (at <= upper)))})

@@ -57,7 +57,7 @@ class Net:
 
 def slopes(e: lx.Explanation, base: np.ndarray) -> np.ndarray:
     """Weights per unit of the input."""
-    additive = e.method in ("C-LIME", "SmoothGrad", "Vanilla Gradients")
+    additive = e.method.name in ("C-LIME", "SmoothGrad", "Vanilla Gradients")
     return e.weights[0].numpy() / (1.0 if additive else e.x[0].numpy() - base)
 
 
@@ -77,7 +77,7 @@ def infidelities() -> list[Claim]:
     xi, masks = 0.7 * rng.standard_normal((200, 4)), rng.integers(0, 2, (200, 4)).astype(float)
     noise, removal = Points(xi, np.ones(200)), Points(masks, np.ones(200))
     spaces = {"noise": lx.Additive(noise), "removal": lx.Multiplicative(removal, baseline=base)}
-    frame = lx.faithfulness(f.model, x, explanations, spaces, intercept="through_x")
+    frame = lx.faithfulness(f.model, x, explanations, spaces, intercept="through_x").table
     at, out = x[0].numpy(), []
     for name, removed in {"noise": -xi, "removal": (1 - masks) * (at - base)}.items():
         errors = frame[frame["neighbourhood"] == name].set_index("method")["error"]

@@ -64,13 +64,13 @@ class SlowNet:
 
 
 @dataclass(eq=False)
-class Recorded:
+class Recorded(lx.BaseNeighbourhood):
     """A neighbourhood that remembers its last draw."""
 
     inner: Any
     xi: np.ndarray = field(default_factory=lambda: np.empty(0))
 
-    whole_budget = True
+    draws_at_once = True
 
     def draw(self, x: torch.Tensor, n: int, rng: torch.Generator) -> lx.Draw:
         draw = self.inner.draw(x, n, rng)
@@ -189,7 +189,7 @@ def by_cvxpy(rows: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndar
     soft, theta = np.isfinite(weight), cp.Variable(rows.shape[1])
     root = np.sqrt(weight[soft] / weight[soft].sum())
     hard = [rows[~soft] @ theta == right[~soft]] if (~soft).any() else []
-    stated = cp.Problem(cp.Minimize(cp.sum_squares(cp.multiply(root, rows[soft] @ theta - right[soft]))), hard)
+    stated = cp.Problem(cp.Minimize(cp.sum_squares(cp.multiply(root, rows[soft] @ theta - right[soft]))), hard)  # type: ignore[attr-defined]
     stated.solve(solver=cp.CLARABEL, tol_gap_abs=1e-13, tol_gap_rel=1e-13, tol_feas=1e-13)
     assert theta.value is not None
     return theta.value
@@ -202,7 +202,9 @@ def claims() -> list[Claim]:
         x, base = rng.normal(size=D), rng.normal(size=D)
         for name, method in methods(base).items():
             kept = Recorded(method.neighbourhood)
-            e = lx.explain(f.model, torch.from_numpy(x[None]), replace(method, neighbourhood=kept), count(name))
+            e = lx.explain(
+                f.model, torch.from_numpy(x[None]), replace(method, neighbourhood=kept), n_samples=count(name)
+            )
             w = e.weights[0].numpy()
             rows, right, weight = problem(name, f, x, base, kept.xi)
             theta = w if name in GRADIENTS else np.append(w, float(e.intercept[0]))

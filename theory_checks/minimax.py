@@ -1,7 +1,9 @@
 """min over g of max over points of ℓ: Chebyshev approximation, enclosing balls, and the polygons of a ReLU network."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -37,14 +39,14 @@ def chebyshev_of_squares(points: np.ndarray, values: np.ndarray) -> Minimax:
     """The same by squares, as the theorem has them: minimise t with (f − [x, 1] θ)² ≤ t."""
     X = np.c_[points, np.ones(len(points))]
     theta, most = cp.Variable(X.shape[1]), cp.Variable()
-    rules = [cp.square(y - x @ theta) <= most for x, y in zip(X, values, strict=True)]
+    rules = [cp.square(y - x @ theta) <= most for x, y in zip(X, values, strict=True)]  # type: ignore[attr-defined]
     return solved(cp.Problem(cp.Minimize(most), rules), theta)
 
 
 def enclosing_ball(gradients: np.ndarray) -> Minimax:
     """Gradient matching: the smallest ball around all gradients, a second-order cone programme; d = radius²."""
     centre, most = cp.Variable(gradients.shape[1]), cp.Variable()
-    rules = [cp.sum_squares(g - centre) <= most for g in gradients]
+    rules = [cp.sum_squares(g - centre) <= most for g in gradients]  # type: ignore[attr-defined]
     return solved(cp.Problem(cp.Minimize(most), rules), centre)
 
 
@@ -99,7 +101,7 @@ class ReLU:
         return np.r_[np.array(list(itertools.product((-1.0, 1.0), repeat=2))), *self.crossings()]
 
 
-def meeting(pairs: itertools.combinations | itertools.product) -> np.ndarray:
+def meeting(pairs: Iterable[Any]) -> np.ndarray:
     """Where two lines w · x + c = 0 meet, if in the box [−1, 1]²."""
     at = np.array([np.linalg.solve(np.stack([a[0], b[0]]), -np.array([a[1], b[1]])) for a, b in pairs])
     return at[(np.abs(at) <= 1 + 1e-12).all(1)]

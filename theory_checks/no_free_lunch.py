@@ -145,7 +145,7 @@ def theorem(case: Example) -> list[Claim]:
         out.append(Claim(f"Theorem 3, {loss}: error of {name} on its adversary Z₂ ≥ d", error, d * (1 - TIE), ">="))
     out.append(Claim("errors on the adversaries Z₂, engine against by hand: largest relative gap", max(gaps), 1e-9))
     exact = [lx.vanilla_gradients(), lx.gradient_x_input(), lx.occlusion()]
-    frame = lx.faithfulness(case.f.network(), case.x, exact, exact, intercept="fitted")
+    frame = lx.faithfulness(case.f.network(), case.x, exact, exact, intercept="fitted").table
     own = float(frame[frame["method"] == frame["neighbourhood"]]["error"].max())
     text = "Vanilla Gradients, Gradient x Input, Occlusion have ε = 0 on their own neighbourhoods (largest error)"
     return [*out, Claim(text, own, 1e-20)]
@@ -160,7 +160,7 @@ def measured(
 ) -> tuple[float, float]:
     """Least error of the explanations on a distribution of inputs, and the optimum there, by the engine."""
     where = {"Z": case.column(loss, weight)}
-    frame = lx.faithfulness(case.f.network(), case.x, explanations, where, intercept=intercept)  # type: ignore[arg-type]
+    frame = lx.faithfulness(case.f.network(), case.x, explanations, where, intercept=intercept).table  # type: ignore[arg-type]
     return float(frame["error"].min()), float(frame["optimum"].min())
 
 
@@ -203,7 +203,7 @@ def literal() -> list[Claim]:
     names = ("LIME", "KernelSHAP", "Occlusion", "Gradient x Input", "Integrated Gradients")
     methods = {name: lx.paper_methods()[name] for name in names}
     kept = lx.Multiplicative(Points(points, np.ones(len(points))))
-    errors = lx.faithfulness(f, x, methods, {"multiplicative": kept}, intercept="fitted")["error"]
+    errors = lx.faithfulness(f, x, methods, {"multiplicative": kept}, intercept="fitted").table["error"]
     inputs, answers = torch.from_numpy(points), f(torch.from_numpy(points))
     surrogates = [lx.explain(f, x, method).predict(inputs[None])[0] for method in methods.values()]
     worst = [float((answers - g).square().max()) for g in surrogates]

@@ -9,16 +9,16 @@ import locapprox as lx
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class Points(lx.BaseDistribution):
     """ξ = xi[i] with weight weight[i]; an infinite weight asks a surrogate to interpolate. Ignores n."""
 
     xi: np.ndarray  # (n, d)
     weight: np.ndarray  # (n,)
 
-    whole_budget = True
+    draws_at_once = True
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> lx.Draw:
-        return lx.Draw(torch.as_tensor(self.xi, dtype=dtype), torch.as_tensor(self.weight), fixed=len(self.xi))
+        return lx.Draw(torch.as_tensor(self.xi, dtype=dtype), torch.as_tensor(self.weight), n_fixed=len(self.xi))
 
 
 def gauss_hermite(sigma: float, d: int, nodes: int) -> Points:

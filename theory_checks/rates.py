@@ -42,11 +42,11 @@ def relu(x: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Sobol:
+class Sobol(lx.BaseDistribution):
     """ξ ~ Normal(0, σ²I) by scrambled Sobol points through the normal quantile."""
 
     sigma: float
-    whole_budget = True
+    draws_at_once = True
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> lx.Draw:
         seed = int(torch.randint(2**31, (1,), generator=rng))
@@ -72,7 +72,7 @@ def weights(
 ) -> np.ndarray:
     """(d,), or (instances, d) of several."""
     where = lx.Multiplicative(distribution) if path else lx.Additive(distribution)  # type: ignore[arg-type]
-    w = lx.explain(f, x, lx.Method("", where, loss), n, seed=seed, progress=False).weights.numpy()
+    w = lx.explain(f, x, lx.Method("", where, loss), n_samples=n, seed=seed, progress=False).weights.numpy()
     return w[0] if len(x) == 1 else w
 
 

@@ -45,7 +45,7 @@ def explained(f: object, x: torch.Tensor, base: torch.Tensor | float = 0.0) -> d
     """The eight explanations of one instance."""
     methods = [lx.c_lime(), lx.smoothgrad(), lx.vanilla_gradients(), lx.integrated_gradients(base)]
     methods += [lx.gradient_x_input(base), lx.lime(2.0, base), lx.kernel_shap(base), lx.occlusion(base)]
-    return {method.name: lx.explain(f, x[None], method, 200, progress=False) for method in methods}
+    return {method.name: lx.explain(f, x[None], method, n_samples=200, progress=False) for method in methods}
 
 
 def away(e: lx.Explanation, weights: torch.Tensor) -> float:
@@ -96,7 +96,7 @@ def on_binary() -> list[Claim]:
                 out.append(Claim(f"binary domain, f + Σ i x_i(1 − x_i): {name} − (±w)", gap, 1e-10))
             else:
                 out.append(Claim(f"binary domain, f + Σ i x_i(1 − x_i): {name} − (±w)", gap, 0.9, ">="))
-    crossed = lx.explain(wavy, x[None], lx.integrated_gradients(1 - x), 60, progress=False)
+    crossed = lx.explain(wavy, x[None], lx.integrated_gradients(1 - x), n_samples=60, progress=False)
     out.append(
         Claim("binary domain, f + a term that pairs features: IG − (±w)", away(crossed, SLOPES * sign), 0.1, ">=")
     )
@@ -152,7 +152,9 @@ def on_discrete() -> list[Claim]:
             out.append(Claim(f"{where} by 2|w₃| = 1.4: difference", abs(gap - 2 * abs(float(SLOPES[2]))), 1e-9))
         else:
             out.append(Claim(f"{where} by", gap, 5.0, ">="))
-    designed = lx.explain(wavy, x[None], lx.Method("own", OnDomain(3), lx.SquaredError()), 100, progress=False)
+    designed = lx.explain(
+        wavy, x[None], lx.Method("own", OnDomain(3), lx.SquaredError()), n_samples=100, progress=False
+    )
     out.append(Claim("… and a neighbourhood on the domain: weights − w", away(designed, SLOPES), 1e-10))
     made = designed.intercept[0] + (domain - x) @ designed.weights[0]
     out.append(Claim("… its surrogate − f on all 81 points", float((made - linear(domain)).abs().max()), 1e-10))

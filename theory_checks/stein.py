@@ -68,7 +68,10 @@ class Box:
 def both(f: object, x: torch.Tensor, noise: object, n: int = 1, seed: int = 0) -> list[lx.Explanation]:
     """C-LIME and SmoothGrad with other noise, on the same draw."""
     where = lx.Additive(noise)  # type: ignore[arg-type]
-    return [lx.explain(f, x, lx.Method(m, where, loss), n, seed=seed, progress=False) for m, loss in LOSSES.items()]
+    return [
+        lx.explain(f, x, lx.Method(m, where, loss), n_samples=n, seed=seed, progress=False)
+        for m, loss in LOSSES.items()
+    ]
 
 
 def difference(f: object, x: np.ndarray, noise: object) -> float:
@@ -92,7 +95,9 @@ def on_relu() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, columns = torch.from_numpy(X[None]), []
     for seed in range(SEEDS):
         kept = Recorded(lx.Additive(lx.Normal(SIGMA)))
-        found = [lx.explain(relu, x, lx.Method(m, kept, loss), DRAWS, seed=seed) for m, loss in LOSSES.items()]
+        found = [
+            lx.explain(relu, x, lx.Method(m, kept, loss), n_samples=DRAWS, seed=seed) for m, loss in LOSSES.items()
+        ]
         xi, value, slope = kept.xi, found[0].weights[0].numpy(), found[1].weights[0].numpy()
         z = (X + xi) @ W.T + C
         rest = np.maximum(z, 0) @ V - float(found[0].intercept[0]) - xi @ value

@@ -1,0 +1,254 @@
+"""What explain() returns: weights, how well they fit, how sure we are."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from locapprox._files import read, read_method, write
+from locapprox._method import Method
+from locapprox._parts import share, whole_number
+from locapprox._problem import Problem
+from locapprox.fit.links import LINKS, Link
+from locapprox.fit.sampling import generator, samples
+from locapprox.fit.validate import mean_loss
+from locapprox.models.inputs import Array, as_tensor
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, described
+from locapprox.plotting import Axes, draw_bars, draw_image, draw_points
+
+ARRAYS = ("weights", "intercept", "standard_error", "loss", "r2", "degrees_of_freedom", "n_samples")
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """What an explanation needs besides its numbers."""
+
+    problem: Problem | None  # the live model; a loaded explanation has none
+    several: bool  # whether an axis of scores follows the instances
+    per_entry: bool  # whether weights have the input's shape, not one axis of labels
+    link: Link  # g = link(w · ξ + intercept)
+    affine: tuple[Tensor, Tensor] | None = None  # slopes and origin on the input, of a loaded explanation
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """A surrogate g(ξ) = weights · ξ + intercept per instance, and per score if several were asked for.
+
+    With `target=range(k)` an axis of k scores follows the instances everywhere. `e[3]` and `e[:10]` are explanations of
+    some of the instances, `lx.concat` joins them.
+    """
+
+    weights: Float[Tensor, "b ..."]  # (instances, *features): coefficients of ξ; NaN pads instances with fewer features
+    intercept: Float[Tensor, "b ..."]
+    standard_error: Float[Tensor, "b ..."]  # like weights; zero where nothing was sampled
+    loss: Float[Tensor, "b ..."]  # mean loss on draws that were left out of the fit
+    r2: Float[Tensor, "b ..."]  # 1 − loss / the loss of the best constant surrogate
+    degrees_of_freedom: Float[Tensor, " b"]  # of `interval`
+    n_samples: Int[Tensor, " b"]  # rows of the draw
+    x: Float[Tensor, "b ..."]
+    method: Method
+    feature_names: list[str] | None
+    settings: dict[str, Any]  # n_samples asked for, seed, target
+    _inside: Inside
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.weights.shape[1:]))
+        return (
+            f"Explanation({self.method.name}, {len(self)} instance(s), weights {shape}, "
+            f"median loss {float(self.loss.median()):.3g}, median r2 {float(self.r2.nanmedian()):.3g})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>{self.to_frame().to_html(max_rows=20, index=False)}"
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, instances: Any) -> "Explanation":
+        """Of some of the instances: an int (one of them), a slice, a list of ints or Booleans. The axis stays."""
+        if isinstance(instances, tuple):
+            raise TypeError("an explanation is indexed by instances alone; index e.weights for features")
+        i = torch.arange(len(self))[instances].reshape(-1)
+        inside, where, own = self._inside, self._where, i.to(self.x.device)
+        here = where.at(self.x, own)
+        affine = None if inside.affine is None else (inside.affine[0][own], inside.affine[1][own])
+        parts = {name: getattr(self, name)[i.to(getattr(self, name).device)] for name in (*ARRAYS, "x")}
+        if len(i) and not inside.per_entry:  # less padding
+            d = int((~parts["weights"].isnan()).flatten(0, -2).any(0).sum())
+            parts |= {name: parts[name][..., :d] for name in ("weights", "standard_error")}
+        return replace(
+            self,
+            **parts,
+            method=self.method if here is where else replace(self.method, neighbourhood=here),
+            _inside=replace(inside, problem=inside.problem and inside.problem.of(own), affine=affine),
+        )
+
+    def __iter__(self) -> "Iterator[Explanation]":
+        return (self[i] for i in range(len(self)))
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Bounds that cover each weight's expectation with the given probability (Student's t).
+
+        Raises ValueError for a level that is not between 0 and 1.
+        """
+        from scipy.special import stdtrit
+
+        degrees = self.degrees_of_freedom.numpy()
+        quantile = torch.from_numpy(stdtrit(degrees, (1 + share(level, "level")) / 2)).to(self.standard_error)
+        half = quantile.reshape(-1, *[1] * (self.weights.ndim - 1)) * self.standard_error
+        return self.weights - half, self.weights + half
+
+    def validate(self, n: int = 1000, seed: int | None = None) -> Tensor:
+        """The mean loss on n fresh draws of the neighbourhood, like `loss`."""
+        problem = self._problem("validate")
+        seed = whole_number(self.settings["seed"] if seed is None else seed, "seed", least=0)
+        n = whole_number(n, "n")
+        weights, intercept = self._by_score(self.weights), self.intercept.reshape(len(self), -1)
+        loss = torch.full_like(intercept, torch.nan)
+        with problem.evaluating(warns=True):
+            for sample in samples(problem, self._where, n, seed, "validate"):
+                i = sample.instances
+                some = weights[i][..., : int((~weights[i[0], 0].isnan()).sum())]
+                loss[i] = mean_loss(sample, some, intercept[i], self.method.loss, self._inside.link)
+        return loss.reshape(self.loss.shape)
+
+    def predict(self, inputs: Array) -> Tensor:
+        """The surrogate as a function of the input: one input (b, *shape) or n inputs (b, n, *shape) per instance.
+
+        g(x′) = intercept + s · (x′ − o). Additive: s = w, o = x₀. Multiplicative: o = b, and a feature's weight becomes
+        the least-norm slope s_j = w_g (x₀ − b)_j / Σ_{k∈g} (x₀ − b)_k² of its entries (0 where x₀ = b), so that
+        g(x_ξ) = w · ξ + intercept.
+        """
+        x = (inputs if isinstance(inputs, Tensor) else as_tensor(inputs, None)).to(self.weights)
+        one = x.ndim == self.x.ndim
+        x = x.unsqueeze(1) if one else x
+        if x.ndim != self.x.ndim + 1 or x.shape[0] != len(self) or x.shape[2:] != self.x.shape[1:]:
+            shape = ", ".join(map(str, self.x.shape[1:]))
+            raise ValueError(
+                f"inputs must be ({len(self)}, {shape}) or ({len(self)}, n, {shape}), one row of inputs per "
+                f"explained instance; got {tuple(np.shape(inputs))}"
+            )
+        slopes, origin = self._on_inputs()
+        value = slopes.flatten(2) @ (x - origin.unsqueeze(1)).flatten(2).mT + self.intercept.reshape(len(x), -1, 1)
+        value = self._inside.link(value)[0]
+        value = value if self._inside.several else value[:, 0]
+        return value[..., 0] if one else value
+
+    def on_input(self) -> Tensor:
+        """Weights laid out like x: each feature's weight on all its entries."""
+        if self._inside.per_entry:
+            return self.weights
+        out = self._where.on_input(self.x, self._by_score(self.weights))
+        return out if self._inside.several else out[:, 0]
+
+    def points(self, instance: int = 0, n: int | None = None) -> tuple[Draw, Tensor]:
+        """What the fit saw around one instance: the draw (its first n rows) and the inputs x_ξ (n, *shape)."""
+        if whole_number(instance, "instance", least=0) >= len(self):
+            raise ValueError(f"instance must be below {len(self)}, the number of instances; got {instance}")
+        one = torch.tensor([instance], device=self.x.device)
+        here, x = self._where.at(self.x, one), self.x[one]
+        n = whole_number(self.settings["n_samples"] if n is None else n, "n")
+        draws = list(here.blocks(x, n, generator(self.settings["seed"], here, "fit", self.x)))
+        xi = torch.cat([draw.xi.flatten(0, -2) for draw in draws])
+        weight = torch.cat([draw.weight.flatten() for draw in draws])
+        n_fixed, last = sum(draw.n_fixed for draw in draws), draws[-1]
+        return Draw(xi, weight, last.unit_size, n_fixed, last.coarse_weight), here.place(x, xi)[0]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Long form: one row per instance (, score) and feature."""
+        weights, error = self._by_score(self.weights), self._by_score(self.standard_error)
+        b, k, _d = weights.shape
+        index = pd.MultiIndex.from_product([range(b), range(k), self._names()], names=["instance", "target", "feature"])
+        frame = pd.DataFrame(
+            {"weight": weights.flatten().cpu().numpy(), "standard_error": error.flatten().cpu().numpy()}, index=index
+        ).reset_index()
+        frame.insert(0, "method", self.method.name)
+        return frame if self._inside.several else frame.drop(columns="target")
+
+    def plot(self, ax: Axes | None = None, instance: int = 0, score: int = 0, top: int = 15) -> Axes:
+        """One instance: bars with 95 % intervals, or an image if x is one and every entry has a weight."""
+        weights = self._by_score(self.weights)[instance, score].cpu().numpy()
+        title = f"{self.method.name} ($R^2$ = {float(self.r2.reshape(len(self), -1)[instance, score]):.2f})"
+        if self.x.ndim in (3, 4) and self._inside.per_entry:
+            return draw_image(weights.reshape(-1, *self.x.shape[-2:]).sum(0), title, ax)
+        half = self._by_score(self.interval()[1] - self.weights)[instance, score].cpu().numpy()
+        return draw_bars(self._names(), weights, half, top, title, ax)
+
+    def plot_points(
+        self,
+        instance: int = 0,
+        features: tuple[int, int] = (0, 1),
+        n: int = 500,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """The points drawn around one instance, in two of its (flattened) features, coloured by weight."""
+        draw, placed = self.points(instance, n)
+        flat = (placed if placed.ndim == self.x.ndim else placed.mean(1)).flatten(1)
+        x = self.x[instance].flatten()
+        names = self.feature_names or [f"entry {i}" for i in range(len(x))]
+        placed_at, weight, at = (part.cpu().numpy() for part in (flat, draw.weight, x))
+        return draw_points(placed_at, weight, at, names, features, f"{self.method.name}: points drawn", ax)
+
+    def save(self, path: str | Path) -> Path:
+        """One .npz of arrays and a JSON text; `lx.load` reads it back without executing anything."""
+        method, inside = self.method, self._inside
+        loss = [method.loss.value, method.loss.gradient]
+        parts = {"name": method.name, "neighbourhood": repr(method.neighbourhood), "loss": loss}
+        meta = {
+            "method": {**parts, "surrogate": repr(method.surrogate)},
+            "feature_names": self.feature_names,
+            "settings": self.settings,
+            "several": inside.several,
+            "per_entry": inside.per_entry,
+            "link": inside.link.name,
+        }
+        x = self.x.float() if self.x.dtype == torch.bfloat16 else self.x  # numpy has no bfloat16
+        arrays = {"x": x, **{name: getattr(self, name) for name in ARRAYS}}
+        with suppress(ValueError):  # a placement that is not affine has no slopes on the input
+            arrays["slopes"], arrays["origin"] = self._on_inputs()
+        return write(path, {name: part.cpu().numpy() for name, part in arrays.items()}, meta)
+
+    @property
+    def _where(self) -> BaseNeighbourhood:
+        return described(self.method.neighbourhood)
+
+    def _names(self) -> list[str]:
+        if self.feature_names is not None:
+            return self.feature_names
+        shape = self.weights.shape[2 if self._inside.several else 1 :]
+        return [",".join(map(str, i)) for i in np.ndindex(*shape)]
+
+    def _by_score(self, values: Tensor) -> Float[Tensor, "b k d"]:
+        return values.flatten(2) if self._inside.several else values.flatten(1).unsqueeze(1)
+
+    def _problem(self, what: str) -> Problem:
+        if self._inside.problem is None:
+            raise ValueError(f"{what} needs the model, which a loaded or given explanation has not")
+        return self._inside.problem
+
+    def _on_inputs(self) -> tuple[Tensor, Tensor]:
+        """Slopes (b, k, *input shape) and origin (b, *input shape)."""
+        if self._inside.affine is not None:
+            return self._inside.affine
+        return self._where.to_input(self.x, self._by_score(self.weights).nan_to_num())
+
+
+def load(path: str | Path) -> Explanation:
+    """An explanation saved by `Explanation.save`. It predicts, but does not validate: the model is not saved, and of
+    the method only the name, the loss and reprs of its parts are.
+
+    Raises ValueError for files that are none, damaged or from a newer version.
+    """
+    arrays, meta = read(path)
+    affine = (arrays.pop("slopes"), arrays.pop("origin")) if "slopes" in arrays else None
+    inside = Inside(None, meta["several"], meta["per_entry"], LINKS[meta["link"]], affine)
+    method = read_method(meta["method"])
+    names, settings = meta["feature_names"], meta["settings"]
+    return Explanation(**arrays, method=method, feature_names=names, settings=settings, _inside=inside)

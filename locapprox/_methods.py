@@ -1,0 +1,78 @@
+"""Table 1 of Han, Srinivas and Lakkaraju (2022): every method is a neighbourhood and a loss.
+
+    method             ξ                                      placed          weight              loss
+    C-LIME             Normal(0, σ²I)                         additive        1                   squared error
+    SmoothGrad         Normal(0, σ²I)                         additive        1                   gradient matching
+    Vanilla Gradients  Normal(0, σ²I), σ → 0                  additive        1                   gradient matching
+    Integrated Grad.   one number ~ Uniform(0, 1)             multiplicative  1                   gradient matching
+    Gradient × Input   one number ~ Uniform(a, 1), a → 1      multiplicative  1                   gradient matching
+    LIME               fair binary masks                      multiplicative  exponential kernel  squared error
+    KernelSHAP         binary masks                           multiplicative  Shapley kernel      squared error
+    Occlusion          each feature removed in turn           multiplicative  1                   squared error
+
+Limits are taken exactly (a point mass). Occlusion and KernelSHAP also interpolate the input (and KernelSHAP the
+baseline): rows of infinite weight. Masking methods take a `baseline` and `features`, see `Multiplicative`.
+"""
+
+from torch import Tensor
+
+from locapprox._method import Method
+from locapprox.fit.losses import GradientMatching, SquaredError
+from locapprox.neighbourhoods.baselines import BaselineLike, Features
+from locapprox.neighbourhoods.distributions import GaussLegendre, Normal, PointMass
+from locapprox.neighbourhoods.kernels import ExponentialKernel
+from locapprox.neighbourhoods.masks import FairMasks, LeaveOneOut, ShapleyMasks
+from locapprox.neighbourhoods.placements import Additive, Multiplicative
+
+
+def c_lime(sigma: float | Tensor = 0.1) -> Method:
+    """Agarwal et al. 2021: a line through f in Gaussian noise of standard deviation σ (one, or one per entry)."""
+    return Method("C-LIME", Additive(Normal(sigma)), SquaredError(), reference="agarwal2021")
+
+
+def smoothgrad(sigma: float | Tensor = 0.1) -> Method:
+    """Smilkov et al. 2017: w = E ∇f(x₀ + ξ), signed. σ is absolute, not a share of the input's range."""
+    return Method("SmoothGrad", Additive(Normal(sigma)), GradientMatching(), reference="smilkov2017")
+
+
+def vanilla_gradients() -> Method:
+    """Simonyan et al. 2014: w = ∇f(x₀)."""
+    return Method("Vanilla Gradients", Additive(PointMass(0.0)), GradientMatching(), reference="simonyan2014")
+
+
+def integrated_gradients(baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+    """Sundararajan et al. 2017: w = (x₀ − b) ⊙ ∫₀¹ ∇f(b + t(x₀ − b)) dt, by Gauss–Legendre with n_samples nodes."""
+    where = Multiplicative(GaussLegendre(0.0, 1.0), baseline, features)
+    return Method("Integrated Gradients", where, GradientMatching(), reference="sundararajan2017")
+
+
+def gradient_x_input(baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+    """Shrikumar et al. 2016: w = (x₀ − b) ⊙ ∇f(x₀)."""
+    where = Multiplicative(PointMass(1.0), baseline, features)
+    return Method("Gradient x Input", where, GradientMatching(), reference="shrikumar2016")
+
+
+def lime(width: float = 1.0, baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+    """Ribeiro et al. 2016, on masks: a line through f with weights exp(−‖x₀ − x_ξ‖² / width²)."""
+    where = Multiplicative(FairMasks(), baseline, features, kernel=ExponentialKernel(width))
+    return Method("LIME", where, SquaredError(), reference="ribeiro2016")
+
+
+def kernel_shap(baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+    """Lundberg and Lee 2017: Shapley values of v(S) = f(b + (x₀ − b) ⊙ 1_S); exact if n_samples ≥ 2ᵈ."""
+    return Method(
+        "KernelSHAP", Multiplicative(ShapleyMasks(), baseline, features), SquaredError(), reference="lundberg2017"
+    )
+
+
+def occlusion(baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+    """Zeiler and Fergus 2014: w_j = f(x₀) − f(x₀ without feature j)."""
+    return Method(
+        "Occlusion", Multiplicative(LeaveOneOut(), baseline, features), SquaredError(), reference="zeiler2014"
+    )
+
+
+def paper_methods() -> dict[str, Method]:
+    """The eight methods with the paper's settings: σ = 0.1, width 1, baseline 0, exact limits."""
+    methods = [lime(), c_lime(), kernel_shap(), occlusion(), vanilla_gradients(), gradient_x_input()]
+    return {method.name: method for method in [*methods, smoothgrad(), integrated_gradients()]}

@@ -1,0 +1,71 @@
+"""What all parts share: short reprs, equality by value, checks of numbers."""
+
+import operator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Concise:
+    """A repr of what differs from the defaults: `Multiplicative(FairMasks(), baseline=Tensor(3×28×28))`.
+
+    For dataclasses with `repr=False`. Fields without a default stand first, without their names.
+    """
+
+    def __repr__(self) -> str:
+        shown = []
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.repr and not (_has_default(field) and alike(value, field.default)):
+                shown.append(f"{field.name}={brief(value)}" if _has_default(field) else brief(value))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _has_default(field: "Field[Any]") -> bool:
+    return field.default is not MISSING
+
+
+def brief(value: Any) -> str:
+    """A repr of one line: arrays of more than three numbers by their shape."""
+    if isinstance(value, Tensor | np.ndarray):
+        if np.prod(value.shape) <= 3:
+            return repr(value.tolist())
+        return f"{type(value).__name__}({'×'.join(map(str, value.shape))})"
+    return repr(value)
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two parts are the same by value: arrays by their numbers, dataclasses field by field, others by ==."""
+    if a is b:
+        return True
+    arrays = [isinstance(part, Tensor | np.ndarray) for part in (a, b)]
+    if any(arrays):
+        return _numbers(a) and _numbers(b) and torch.equal(*(torch.as_tensor(part).cpu().double() for part in (a, b)))
+    if is_dataclass(a) and type(a) is type(b):
+        return all(alike(getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.compare)
+    return not callable(a) and bool(np.all(a == b))
+
+
+def _numbers(part: Any) -> bool:
+    return isinstance(part, Tensor | np.ndarray | int | float)
+
+
+def whole_number(value: Any, name: str, least: int = 1) -> int:
+    """The argument `name` as an int, or a ValueError that says what it must be."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}")
+    return number
+
+
+def share(value: Any, name: str) -> float:
+    """The argument `name` as a number strictly between 0 and 1, or a ValueError."""
+    if not isinstance(value, int | float | np.floating) or not 0 < value < 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+    return float(value)

@@ -1,0 +1,93 @@
+"""A model, the instances and what of its outputs is explained: validated, probed and typed once."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from locapprox._parts import alike, whole_number
+from locapprox.models.inputs import Array, as_tensor, missing, names_of
+from locapprox.models.scores import Scores, Target, evaluation_mode
+from locapprox.neighbourhoods.base import BaseNeighbourhood
+
+
+class Problem:
+    """What every public function builds from (model, x, target), and everything inside takes.
+
+    x: the instances as a tensor (b, *input shape); names: their features', of a DataFrame. The model is called for the
+    first time, twice on up to four instances, when `scores` is first asked for. Further calls belong in `evaluating()`.
+
+    Raises ValueError or TypeError naming the argument that is wrong.
+    """
+
+    def __init__(self, model: Any, x: Array, target: Target = None, batch_size: int | None = None) -> None:
+        self.model, self.given, self.target = model, x, target
+        self.batch_size = None if batch_size is None else whole_number(batch_size, "batch_size")
+        self.names = names_of(x)
+        with torch.inference_mode(False):
+            self.x = as_tensor(x, model)
+        if self.x.ndim < 2:
+            raise ValueError(
+                f"x needs a batch axis first: got shape {tuple(self.x.shape)}; pass x[None] for one instance"
+            )
+        if self.x.numel() == 0:
+            raise ValueError(f"x is empty: shape {tuple(self.x.shape)}")
+
+    @cached_property
+    def scores(self) -> Scores:
+        """The model as scores; ValueError or TypeError if it, or the target, does not work on x."""
+        with torch.inference_mode(False), evaluation_mode(self.model):
+            return Scores(self.model, self.x, self.given, self.target, self.batch_size)
+
+    @property
+    def several(self) -> bool:
+        """Whether several scores are explained at once, so that results have an axis for them."""
+        return isinstance(self.target, range)
+
+    def check(self, neighbourhood: BaseNeighbourhood) -> None:
+        """Raise ValueError or TypeError if the instances do not suit the neighbourhood."""
+        if not neighbourhood.takes_missing:
+            self.check_finite()
+        neighbourhood.check(self.x)
+
+    def check_finite(self) -> None:
+        where = missing(self.x, self.names)
+        if where:
+            raise ValueError(f"x has NaN or infinite values in feature(s) {where}; fill them in first")
+
+    @contextmanager
+    def evaluating(self, warns: bool = False) -> Iterator[Scores]:
+        """The scores, with the model in evaluation mode; `warns` where they are older than the call."""
+        scores = self.scores
+        with torch.inference_mode(False), evaluation_mode(self.model, warns):
+            yield scores
+
+    def of(self, instances: Tensor) -> "Problem":
+        """The problem of some of the instances."""
+        some, columns = copy.copy(self), self.scores.columns
+        some.x = self.x[instances]
+        if columns is not None and len(columns) > 1:
+            some.scores = self.scores.with_columns(columns[instances])
+        return some
+
+    def joined(self, others: Sequence["Problem"]) -> "Problem | None":
+        """The problem of the instances of several, in their order; None if they are of different models or outputs."""
+        if any(other.model is not self.model for other in others):
+            return None
+        if self.target is None or self.several or callable(self.target):
+            if not all(alike(self.target, other.target) for other in others):
+                return None
+            columns = self.scores.columns
+        else:
+            given = [(p.scores.columns, len(p.x)) for p in (self, *others)]
+            if any(c is None or c.shape[1] > 1 for c, _ in given):
+                return None
+            columns = torch.cat([c.expand(n, -1) for c, n in given if c is not None])
+        whole = copy.copy(self)
+        whole.x = torch.cat([p.x for p in (self, *others)])
+        whole.scores = self.scores.with_columns(columns)
+        return whole

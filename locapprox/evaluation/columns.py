@@ -1,0 +1,179 @@
+"""One column of the faithfulness matrix: a neighbourhood with its exact rows, and the loss that is measured on it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox._explainer import as_explanation_of, naming
+from locapprox._explanation import Explanation
+from locapprox._method import Method
+from locapprox._problem import Problem
+from locapprox.fit.links import IDENTITY
+from locapprox.fit.losses import Loss, SquaredError
+from locapprox.fit.minimise import minimise
+from locapprox.fit.sampling import Bar, samples
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Neighbourhood, described
+
+Intercept = Literal["refitted", "fitted", "through_x"]
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """What is measured, and where."""
+
+    name: str
+    neighbourhood: BaseNeighbourhood
+    loss: Loss
+
+
+def columns_of(neighbourhoods: Mapping[str, Any]) -> Iterator[Column]:
+    for name, part in neighbourhoods.items():
+        if isinstance(part, Method):
+            yield Column(name, described(part.neighbourhood), part.loss)
+        elif isinstance(part, Neighbourhood) and not isinstance(part, type):
+            yield Column(name, described(part), SquaredError())
+        else:
+            raise TypeError(f"neighbourhoods: {name!r} must be a neighbourhood (draw, place) or a Method, got {part!r}")
+
+
+def check_explanations(problem: Problem, explanations: Mapping[str, Explanation]) -> None:
+    """Raise ValueError for what is no linear surrogate of one score of each of the instances."""
+    for name, e in explanations.items():
+        if e._inside.link != IDENTITY:
+            raise ValueError(
+                f"methods: {name!r} has a {e._inside.link.name} surrogate; faithfulness measures linear ones"
+            )
+        if problem.several or e._inside.several or e.x.shape != problem.x.shape:
+            raise ValueError(f"methods: {name!r} must explain one score of each of the instances x (target)")
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """Methods × columns on one problem, once per seed."""
+
+    problem: Problem
+    parts: Mapping[str, Any]
+    columns: list[Column]
+    n_samples: int | Mapping[str, int]  # one for all, or by name of part and column
+    intercept: Intercept = "refitted"
+    like: Method | None = None
+
+    def n(self, name: str) -> int:
+        return self.n_samples if isinstance(self.n_samples, int) else self.n_samples[name]
+
+    def measured(self, seed: int, bar: Bar | None = None) -> pd.DataFrame:
+        """The parts fitted and measured anew: see `of_explanations`."""
+        explanations = {}
+        for name, part in self.parts.items():
+            explanations[name] = self.explanation(name, part, seed)
+            if bar is not None:
+                bar.update(1)
+        return self.of_explanations(explanations, seed, bar)
+
+    def explanation(self, name: str, part: Any, seed: int) -> Explanation:
+        with naming("method", name):
+            return as_explanation_of(self.problem, name, part, self.n(name), seed, self.like)
+
+    def of_explanations(
+        self, explanations: Mapping[str, Explanation], seed: int, bar: Bar | None = None
+    ) -> pd.DataFrame:
+        """One row per method, neighbourhood and instance: the numbers that `faithfulness` describes, and the best
+        constant's loss (`constant`)."""
+        check_explanations(self.problem, explanations)
+        b, frames = len(self.problem.x), []
+        for column in self.columns:
+            with naming("neighbourhood", column.name):
+                self.problem.check(column.neighbourhood)
+                with self.problem.evaluating():
+                    table = evaluate(column, self.problem, explanations, self.intercept, self.n(column.name), seed)
+            labels = {"neighbourhood": column.name, "loss": column.loss.name}
+            method, instance = np.repeat(list(explanations), b), np.tile(np.arange(b), len(explanations))
+            values = {key: value.mT.flatten().cpu().numpy() for key, value in table.items()}
+            frames.append(pd.DataFrame({"method": method, **labels, "instance": instance, **values}))
+            if bar is not None:
+                bar.update(1)
+        return pd.concat(frames, ignore_index=True)
+
+
+def evaluate(
+    column: Column, problem: Problem, explanations: Mapping[str, Explanation], intercept: Intercept, n: int, seed: int
+) -> dict[str, Float[Tensor, "b m"]]:
+    """One pass over the column's draw for all m surrogates: their errors are quadratic forms of its sums."""
+    parts = list(samples(problem, column.neighbourhood, n, seed, "evaluate"))
+    d = max(part.d for part in parts)
+    surrogates = [carried(e, column.neighbourhood, d, intercept) for e in explanations.values()]
+    w, c = torch.stack([s[0] for s in surrogates], dim=1), torch.stack([s[1] for s in surrogates], dim=1)
+    if intercept == "through_x":
+        x = problem.x
+        at_x = problem.scores.values(x.unsqueeze(1).clone(), torch.arange(len(x), device=x.device))[:, 0]
+        c = c + at_x - torch.stack([_without_nan(e).predict(x) for e in explanations.values()], dim=1)
+    keys = ("error", "optimum", "regret", "violation", "r2", "constant")
+    table = {key: torch.full_like(c, torch.nan) for key in keys}
+    for part in parts:
+        i, best = part.instances, minimise(part, column.loss, intercept=True)
+        sums, fit, exact = best.problem, best.fit, best.exact
+        some = w[i][..., : part.d]
+        theta = torch.cat([some, c[i][..., None]], dim=-1)
+        if intercept == "refitted":
+            theta = sums.with_mean_intercept(some)
+        least = sums.loss_of(torch.cat([fit.weights, fit.intercept[..., None]], dim=-1))
+        error = sums.loss_of(theta)
+        round_off = 16 * theta.shape[-1] * torch.finfo(part.dtype).eps * fit.constant_loss  # of a quadratic form
+        error, least = (value.where(value > round_off, 0.0) for value in (error, least))
+        optimum = out_of_sample(least, fit.loss).expand_as(error)
+        constant = fit.constant_loss.expand_as(error)
+        table["error"][i], table["optimum"][i], table["constant"][i] = error, optimum, constant
+        table["regret"][i] = error - optimum
+        table["r2"][i] = torch.where(constant > 0, 1 - error / constant, torch.nan)
+        gap = (theta @ exact.rows.mT - exact.y).abs()
+        table["violation"][i] = gap.amax(-1) if len(exact.rows) else torch.zeros_like(error)
+    return table
+
+
+def out_of_sample(in_sample: Tensor, leave_one_out: Tensor) -> Tensor:
+    """The loss of the population's best fit: the sample's own is too low by about p / n of it, its leave-one-out loss
+    too high by as much, so their mean."""
+    return (in_sample + leave_one_out) / 2
+
+
+def _without_nan(e: Explanation) -> Explanation:
+    """With intercept 0 where it is not known: `through_x` shifts the surrogate anyway."""
+    return replace(e, intercept=e.intercept.nan_to_num())
+
+
+def carried(
+    e: Explanation, neighbourhood: BaseNeighbourhood, d: int, intercept: Intercept = "refitted"
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, " b"]]:
+    """The surrogate's weights and intercept in the ξ of a neighbourhood with d features.
+
+    As they are if the placement is the same; else through the input space, where the surrogate is affine (see
+    `Explanation.predict`): c′ = g(place(x₀, 0)) and w′ = ∇_ξ g(place(x₀, ξ)).
+    """
+    if intercept == "fitted" and bool(e.intercept.isnan().any()):
+        raise ValueError(f'{e.method.name} has no intercept: use intercept="refitted"')
+    e = _without_nan(e)
+    if described(e.method.neighbourhood).same_placement(neighbourhood):
+        w = e.weights.flatten(1).nan_to_num()
+        return torch.nn.functional.pad(w, (0, d - w.shape[1])), e.intercept
+    if not bool(torch.isfinite(e.x).all()):
+        raise ValueError("x has missing values: only methods with this neighbourhood's own placement can be measured")
+
+    def g(xi: Tensor) -> Tensor:
+        placed = neighbourhood.place(e.x, xi)
+        return e.predict(placed.mean(2) if placed.ndim > e.x.ndim + 1 else placed)[:, 0]
+
+    with torch.enable_grad():
+        xi = e.x.new_zeros(len(e.x), 1, d).requires_grad_()
+        at_zero = g(xi)
+        w = torch.autograd.grad(at_zero.sum(), xi)[0][:, 0].to(at_zero)
+    c, elsewhere = at_zero.detach(), torch.linspace(-1, 1, d).to(e.x).expand_as(xi)
+    size = float((c.abs() + w.abs().sum(-1)).max())  # g itself may be 0 there
+    if not torch.allclose(g(elsewhere), c + (w * elsewhere[:, 0]).sum(-1), rtol=1e-3, atol=1e-4 * size):
+        raise ValueError("place is not affine in ξ: only methods with this neighbourhood itself can be measured")
+    return w, c

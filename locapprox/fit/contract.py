@@ -1,0 +1,77 @@
+"""What a surrogate must do, checked."""
+
+import torch
+from torch import Tensor
+
+from locapprox._problem import Problem
+from locapprox.fit.losses import GradientMatching, Loss, SquaredError
+from locapprox.fit.result import Fit
+from locapprox.fit.sampling import Sample, samples
+from locapprox.fit.surrogates import Surrogate
+from locapprox.neighbourhoods.contract import ContractError, global_state, require
+from locapprox.neighbourhoods.distributions import Normal
+from locapprox.neighbourhoods.placements import Additive
+
+INSTANCES, FEATURES, SCORES, ROWS = 3, 4, 2, 400
+
+
+def check_surrogate(surrogate: Surrogate) -> None:
+    """Raise ValueError naming the first clause of the contract that the surrogate breaks.
+
+    It is fitted to two probabilities, sigmoids of a line with a wiggle, in Gaussian noise. `fit` returns an lx.Fit of
+    the shapes (instances, scores, features), float64; its numbers are finite, errors and losses not negative (or NaN:
+    unknown); it gives the same again, and for an instance alone what it gives among others; the constant's loss is the
+    weighted variance of f; global random state stays as it was. Under gradient matching the same, or a ValueError or
+    TypeError that says that it needs values.
+    """
+    require(callable(getattr(surrogate, "fit", None)), "a surrogate needs a method fit", "surrogate")
+    _check_fit(surrogate, SquaredError())
+    try:
+        _fitted(surrogate, GradientMatching(), slice(0, 1))
+    except ContractError:
+        raise
+    except (TypeError, ValueError):
+        return
+    _check_fit(surrogate, GradientMatching())
+
+
+def _model(x: Tensor) -> Tensor:
+    slopes = torch.tensor([[1.0, -0.5, 0.3, 0.0], [0.0, 0.8, -0.2, 0.4]], dtype=x.dtype)
+    return torch.sigmoid(x @ slopes.mT + 0.1 * torch.sin(3 * x[:, :1]))
+
+
+def _sample(instances: slice) -> Sample:
+    x = torch.linspace(-1, 1, INSTANCES * FEATURES, dtype=torch.float64).reshape(INSTANCES, FEATURES)[instances]
+    problem = Problem(_model, x, range(SCORES))
+    return next(samples(problem, Additive(Normal(0.5)), ROWS, 0, "fit"))
+
+
+def _fitted(surrogate: Surrogate, loss: Loss, instances: slice) -> Fit:
+    fit = surrogate.fit(_sample(instances), loss)
+    require(isinstance(fit, Fit), f"fit must return an lx.Fit, got {type(fit).__name__}", "surrogate")
+    return fit
+
+
+def _check_fit(surrogate: Surrogate, loss: Loss) -> None:
+    before = global_state()
+    fit = _fitted(surrogate, loss, slice(None))
+    b, k, d = INSTANCES, SCORES, FEATURES
+    shapes = {"weights": (b, k, d), "standard_error": (b, k, d), "intercept": (b, k), "loss": (b, k)}
+    for name, shape in {**shapes, "constant_loss": (b, k)}.items():
+        part = getattr(fit, name)
+        require(tuple(part.shape) == shape, f"{name} must be {shape}, got {tuple(part.shape)}", "surrogate")
+        require(part.dtype == torch.float64, f"{name} must be float64, got {part.dtype}", "surrogate")
+    require(bool((fit.weights.isfinite().all()) and fit.intercept.isfinite().all()), "weights are finite", "surrogate")
+    for name in ("standard_error", "loss", "constant_loss"):
+        require(not bool((getattr(fit, name) < 0).any()), f"{name} must not be negative", "surrogate")
+    again, alone = _fitted(surrogate, loss, slice(None)), _fitted(surrogate, loss, slice(1, 2))
+    repeated = torch.allclose(fit.weights, again.weights, rtol=1e-9, atol=1e-11)  # LAPACK's round-off is of the day
+    require(repeated, "the same sample must give the same fit", "surrogate")
+    same = torch.allclose(fit.weights[1:2], alone.weights, rtol=1e-5, atol=1e-6)
+    require(same, "an instance alone must be fitted as among others", "surrogate")
+    require(global_state() == before, "fit must not touch the global random state", "surrogate")
+    if loss == SquaredError():
+        sample = _sample(slice(None))
+        variance = torch.cat([sample.values(block)[1] for block in sample.blocks()], -1).var(-1, correction=0)
+        right = torch.allclose(fit.constant_loss, variance, rtol=1e-6)
+        require(right, "constant_loss must be the loss of the best constant, the variance of f", "surrogate")

@@ -1,0 +1,216 @@
+"""How sure: estimators of standard errors and of the loss on fresh draws, one for each kind of sample and loss.
+
+An estimator is chosen from the sample's plan before the pass over the draw. It may ask for more weightings of the rows
+than the fit needs, or for the outputs to be kept, and then sees the minimum.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox.fit.jackknife import Inverse, Jackknife, jackknife
+from locapprox.fit.losses import Loss
+from locapprox.fit.quadratic import Exact, Quadratic, Solution
+from locapprox.fit.ridge import Shrunk
+from locapprox.fit.sampling import Block, Sample
+from locapprox.fit.solve import part_of, round_off
+from locapprox.fit.sums import Totals
+
+AT_ONCE = 2**20  # outputs in one step of a pass over them, which bounds what is held besides
+GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
+
+Solver = Callable[[Quadratic, Exact], Solution]
+
+
+class Estimate(NamedTuple):
+    """Standard errors of θ (of the weights, where the intercept's is not known), the loss, the t's degrees."""
+
+    standard_error: Float[Tensor, "b k p"]
+    loss: Float[Tensor, "b k"]
+    degrees_of_freedom: float
+
+
+@dataclass(eq=False)
+class Pass:
+    """What a pass over the draw leaves."""
+
+    sample: Sample
+    totals: Totals
+    rows: int = 0  # to fit
+    units: int = 0  # independent ones among them
+    unit_size: int = 0
+    exact: list[Exact] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)  # block by block, if they are kept
+    precision: torch.dtype = torch.float64  # of the model
+
+    @property
+    def all_random(self) -> bool:
+        return self.units * self.unit_size == self.rows
+
+    def degrees(self, unknowns: int | None = None) -> float:
+        """Units − 1; rows − unknowns where rows are left out and all are random; infinite if nothing is."""
+        if self.units == 0:
+            return torch.inf
+        return float(max(1, self.rows - unknowns if unknowns and self.all_random else self.units - 1))
+
+
+class ErrorEstimator(ABC):
+    keeps_outputs = False
+    may_shrink = True
+
+    def weightings(self, block: Block, units: int) -> Float[Tensor, "g s n"]:
+        """Of the block's rows, the fit's own first; `units` came before."""
+        return block.weight[:, None]
+
+    @abstractmethod
+    def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
+        """At the minimum `solution` of `problem`."""
+
+
+class CoarserRule(ErrorEstimator):
+    """For a quadrature: the distance to the solution by the coarser rule on the same nodes."""
+
+    def weightings(self, block: Block, units: int) -> Float[Tensor, "g s n"]:
+        weight = block.weight[:, None]
+        assert block.coarse_weight is not None
+        return torch.cat([weight, block.coarse_weight[:, None].to(weight)], dim=1)
+
+    def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
+        coarse = solve(done.totals.problem(1), exact)
+        error = (solution.theta - coarse.theta).abs()
+        return Estimate(error, problem.loss_of(solution.theta), done.degrees())
+
+
+class SpreadOfGradients(ErrorEstimator):
+    """For a mean gradient: the variance of a weighted mean over the independent units of the draw."""
+
+    def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
+        assert done.totals.spread is not None
+        theta = solution.theta
+        variance = done.totals.spread.variance(problem) * (theta[..., : problem.d] != 0)
+        loss = problem.loss_of(theta) + 2 * problem.loss.gradient * variance.sum(-1)
+        return Estimate(variance.sqrt(), loss, done.degrees())
+
+
+class DeleteGroups(ErrorEstimator):
+    """Where rows cannot be left out one by one: the jackknife over 20 groups of units, from their sums alone."""
+
+    may_shrink = False
+
+    def weightings(self, block: Block, units: int) -> Float[Tensor, "g s n"]:
+        """All rows, the fixed ones, and every group of units."""
+        weight = block.weight[:, None]
+        row = torch.arange(len(block.xi), device=weight.device)
+        unit = units + (row - block.n_fixed).div(block.unit_size, rounding_mode="floor")
+        group = torch.where(row < block.n_fixed, 0, 1 + unit % GROUPS)
+        members = group == torch.arange(GROUPS + 1, device=weight.device)[:, None]
+        return torch.cat([weight, weight * members], dim=1)
+
+    def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
+        theta, loss = solution.theta, problem.loss_of(solution.theta)
+        problems = list(without_groups(done.totals))
+        if len(problems) < 2:
+            unknown = torch.nan if done.units else 0.0
+            return Estimate(torch.full_like(theta, unknown), loss + unknown, torch.inf)
+        steps = torch.stack([solve(part, exact).theta for part in problems])
+        steps = steps - steps.mean(0)
+        scale = (len(problems) - 1) / len(problems)
+        extra = sum((problem.curvature(step) for step in steps), start=torch.zeros_like(loss))
+        error = (scale * steps.square().sum(0)).sqrt()
+        return Estimate(error, loss + 2 * (scale * extra), len(problems) - 1.0)
+
+
+def without_groups(totals: Totals) -> Iterator[Quadratic]:
+    """The problem without each group that has weight, the others scaled up to make up for it."""
+    assert totals.values is not None
+    weight = totals.values.w  # (g, 2 + groups): all, fixed, groups
+    sampled = weight[:, 0] - weight[:, 1]
+    for j in range(2, 2 + GROUPS):
+        if bool((weight[:, j] > 0).all()):
+            scale = sampled / (sampled - weight[:, j])
+            factors = torch.zeros_like(weight)
+            factors[:, 0], factors[:, 1], factors[:, j] = scale, 1 - scale, -scale
+            yield totals.mixed(factors)
+
+
+class LeaveOut(ErrorEstimator):
+    """Every unit of the draw is left out in turn, in closed form, on outputs that were kept: HC3 and the jackknife."""
+
+    keeps_outputs = True
+
+    def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
+        theta, inverse, sample = solution.theta, solution.inverse, done.sample
+        assert inverse is not None
+        floor = torch.zeros_like(theta[..., 0])
+
+        def pieces() -> Iterator[Piece]:
+            for block, y in zip(sample.blocks(), done.outputs, strict=True):
+                X, n_fixed = sample.design(block, problem.intercept), block.n_fixed
+                torch.maximum(floor, round_off(theta, X), out=floor)
+                random = X[n_fixed:] if n_fixed else X
+                for i in _batches(y):
+                    residual = (-theta[i] @ X.mT).add_(y[i])
+                    yield Piece(i, random, part_of(block.weight, i, len(y)), residual, n_fixed, block.unit_size)
+
+        sums, has_fixed = left_out(pieces(), theta, inverse)
+        weight = problem.w[:, None]
+        mean = torch.where(sums.loss <= weight * floor.square(), 0.0, sums.loss / weight)
+        error = jackknife_error(sums, done.units, has_fixed)
+        return Estimate(error, problem.loss.value * mean, done.degrees(theta.shape[-1]))
+
+
+class Piece(NamedTuple):
+    """Rows whose units are left out, of some instances; the first `n_fixed` are no units, and X has only the others."""
+
+    instances: slice
+    X: Float[Tensor, "m p"]
+    weight: Float[Tensor, "g n"]
+    residual: Float[Tensor, "c k n"]
+    n_fixed: int
+    unit_size: int
+
+
+def left_out(pieces: Iterable[Piece], theta: Float[Tensor, "b k p"], inverse: Inverse) -> tuple[Jackknife, bool]:
+    """The sums over all units of all pieces (the fixed rows add to the loss as they are); whether any row is fixed."""
+    sums = Jackknife(torch.zeros_like(theta[..., 0]), torch.zeros_like(theta), torch.zeros_like(theta))
+    has_fixed = False
+    for i, X, weight, residual, n_fixed, unit_size in pieces:
+        has_fixed |= n_fixed > 0
+        if n_fixed:
+            sums.loss[i] += (weight[:, None, :n_fixed] * residual[..., :n_fixed].square()).sum(-1)
+        if len(X):
+            own = inverse.of(i, len(theta)) if isinstance(inverse, Shrunk) else part_of(inverse, i, len(theta))
+            parts = jackknife(X, weight[:, n_fixed:], own, residual[..., n_fixed:], unit_size)
+            for whole, part in zip(sums, parts, strict=True):
+                whole[i] += part
+    return sums, has_fixed
+
+
+def jackknife_error(sums: Jackknife, units: int, has_fixed: bool) -> Float[Tensor, "b k p"]:
+    """√ of Σ δ², HC3, where all rows are random; beside fixed rows of the jackknife variance (U − 1)/U Σ (δ − δ̄)²."""
+    second = sums.influence_square
+    if has_fixed and units:  # of one unit nothing is known
+        second = (second - sums.influence.square() / units) * ((units - 1) / units)
+        second = second if units > 1 else torch.full_like(second, torch.nan)
+    return second.clamp_min(0).sqrt()
+
+
+def _batches(y: Float[Tensor, "b k n"]) -> Iterator[slice]:
+    """Instances by as many as have `AT_ONCE` outputs together, or one by one."""
+    size = max(1, AT_ONCE // max(1, y[0].numel()))
+    yield from (slice(start, min(start + size, len(y))) for start in range(0, len(y), size))
+
+
+def estimator(sample: Sample, loss: Loss, by_groups: bool) -> ErrorEstimator:
+    """By kind of sample and loss; `by_groups` where the solver knows sums only."""
+    if sample.plan.nested:
+        return CoarserRule()
+    both = loss.value > 0 and (loss.gradient > 0 or not sample.keeps_outputs)
+    if by_groups or both or (loss.gradient > 0 and sample.interpolates):
+        return DeleteGroups()
+    return SpreadOfGradients() if loss.gradient else LeaveOut()

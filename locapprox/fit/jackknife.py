@@ -1,0 +1,167 @@
+"""The jackknife: every unit of the draw (a row, or rows drawn together) left out in turn, without fitting again.
+
+Shapes as in `solve`; u rows are a unit, m units are n rows. With M = (XᵀWX)⁻¹, leaving unit u out changes its residuals
+from r_u to e_u = (I − H_u)⁻¹ r_u, H_u = X_u M X_uᵀ W_u its leverage, and θ by its influence −M X_uᵀ W_u e_u.
+"""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox._notices import warn
+from locapprox.fit.ridge import Shrunk
+from locapprox.fit.solve import PAIRS_UP_TO, quadratic, weighted_gram
+
+Inverse = Float[Tensor, "g p p"] | Shrunk
+
+UNDETERMINED = 1e-10  # 1 − leverage of a unit without which the others determine no fit; more is not round-off
+
+
+class Jackknife(NamedTuple):
+    """Sums over the units left out: Σ w e², and of their influence δ on θ: Σ δ and Σ δ²."""
+
+    loss: Float[Tensor, "b k"]
+    influence: Float[Tensor, "b k p"]
+    influence_square: Float[Tensor, "b k p"]
+
+
+def jackknife(
+    X: Float[Tensor, "n p"],
+    weight: Float[Tensor, "h n"],
+    inverse: Inverse,
+    residual: Float[Tensor, "b k n"],
+    unit_size: int,
+) -> Jackknife:
+    """Of a `Shrunk` fit, whose bias nobody knows, Σ δ and Σ δ² are NaN; where the other units do not determine the fit,
+    all three."""
+    b, k, _ = residual.shape
+    if k > 1 and len(inverse) == b * k:
+        return _a_matrix_for_every_score(X, weight, inverse, residual, unit_size)
+    if isinstance(inverse, Shrunk):
+        left_out = leave_out(X, weight, inverse, by_place(residual, unit_size)).flatten(2)
+        loss = (_by_unit(weight, unit_size) * left_out.square()).sum(-1)
+        unknown = torch.full_like(loss, torch.nan)[..., None].expand(-1, -1, X.shape[1])
+        return Jackknife(loss, unknown, unknown)
+    if unit_size == 2 and len(inverse) == 1 and _pair_sums_have_no_leverage(X, weight, inverse):
+        return _of_pair_differences(X, weight, inverse, residual)
+    left_out = leave_out(X, weight, inverse, by_place(residual, unit_size))
+    if len(inverse) > 1 and unit_size == 1 and X.shape[1] <= PAIRS_UP_TO:
+        return _by_sandwich(X, _by_unit(weight, unit_size), inverse, left_out.flatten(2))
+    return _by_influence(X, _by_unit(weight, unit_size), inverse, left_out)
+
+
+def _a_matrix_for_every_score(
+    X: Tensor, weight: Tensor, inverse: Inverse, residual: Float[Tensor, "b k n"], unit_size: int
+) -> Jackknife:
+    """Scores are taken as instances."""
+    b, k, n = residual.shape
+    weight = weight.repeat_interleave(k, 0) if len(weight) > 1 else weight
+    loss, first, second = jackknife(X, weight, inverse, residual.reshape(b * k, 1, n), unit_size)
+    return Jackknife(loss.reshape(b, k), first.reshape(b, k, -1), second.reshape(b, k, -1))
+
+
+def _pair_sums_have_no_leverage(
+    X: Float[Tensor, "n p"], weight: Float[Tensor, "1 n"], inverse: Float[Tensor, "1 p p"]
+) -> bool:
+    """Whether only the difference of every pair of rows moves θ.
+
+    So it is where masks come with their complements and the empty and the full one are interpolated, and for ±ξ without
+    an intercept.
+    """
+    if not torch.equal(weight[:, ::2], weight[:, 1::2]):
+        return False
+    return bool((weight[:, ::2] * quadratic(X[::2] + X[1::2], inverse) <= 1e-12).all())
+
+
+def _of_pair_differences(X: Tensor, weight: Tensor, inverse: Tensor, residual: Tensor) -> Jackknife:
+    """Half the weight on the difference of each pair, as one row; its sum adds to the loss as it is."""
+    y, half = residual.unflatten(-1, (-1, 2)), weight[:, ::2] / 2
+    loss, first, second = jackknife(X[::2] - X[1::2], half, inverse, y[..., 0] - y[..., 1], 1)
+    return Jackknife(loss + (y[..., 0] + y[..., 1]).square() @ half[0], first, second)
+
+
+def _by_sandwich(
+    X: Float[Tensor, "n p"],
+    weight: Float[Tensor, "h 1 n"],
+    inverse: Float[Tensor, "b p p"],
+    left_out: Float[Tensor, "b k n"],
+) -> Jackknife:
+    """Single rows, a matrix for every instance: Σ δ² is the diagonal of M (Xᵀ diag(w e)² X) M."""
+    score = weight * left_out
+    sandwich = inverse[:, None] @ weighted_gram(X, score.square())
+    return Jackknife((score * left_out).sum(-1), (score @ X) @ inverse, (sandwich * inverse[:, None]).sum(-1))
+
+
+def _by_influence(
+    X: Float[Tensor, "n p"],
+    weight: Float[Tensor, "h 1 n"],
+    inverse: Float[Tensor, "g p p"],
+    left_out: Float[Tensor, "b k u m"],
+) -> Jackknife:
+    """One matrix at a time: the influence of a row with e = 1 is M x w; rows of a unit add up."""
+    b, k, unit_size, _ = left_out.shape
+    rows = left_out.flatten(2)
+    squares, columns = rows.square(), by_place(X.mT, unit_size).flatten(1)
+    loss = left_out.new_zeros(b, k)
+    first, second = (left_out.new_zeros(b, k, X.shape[1]) for _ in range(2))
+    for g, m in enumerate(inverse):
+        of = slice(None) if len(inverse) == 1 else slice(g, g + 1)
+        own = weight[min(g, len(weight) - 1)]
+        influence = (m @ columns) * own
+        loss[of], first[of] = squares[of] @ own[0], rows[of] @ influence.mT
+        second[of] = squares[of] @ influence.square().mT
+        influence = influence.unflatten(1, (unit_size, -1))
+        for a, c in combinations(range(unit_size), 2):
+            second[of] += 2 * (left_out[of, :, a] * left_out[of, :, c]) @ (influence[:, a] * influence[:, c]).mT
+    return Jackknife(loss, first, second)
+
+
+def leave_out(
+    X: Float[Tensor, "n p"],
+    weight: Float[Tensor, "h n"],
+    inverse: Inverse,
+    residual: Float[Tensor, "b k u m"],
+) -> Float[Tensor, "b k u m"]:
+    """Residuals of each unit of u rows under the fit without it: (I − X_u M X_uᵀ W_u)⁻¹ r_u.
+
+    NaN, with a warning, where the other rows do not determine a fit (leverage 1).
+    """
+    unit_size = residual.shape[2]
+    if unit_size == 1:
+        leverage = inverse.products(X, 1)[..., 0, 0] if isinstance(inverse, Shrunk) else quadratic(X, inverse)
+        rest = (weight * leverage).neg_().add_(1)
+        return residual / _unless(rest < UNDETERMINED, rest)[:, None, None]
+    if isinstance(inverse, Shrunk):
+        products = inverse.products(X, unit_size)
+    else:
+        products = (X @ inverse).unflatten(1, (-1, unit_size)) @ X.unflatten(0, (-1, unit_size)).mT
+    leverage = products * weight.unflatten(-1, (-1, unit_size))[:, :, None]
+    factor, failed = torch.linalg.inv_ex(torch.eye(unit_size, dtype=X.dtype, device=X.device) - leverage)
+    factor = _unless((failed[..., None, None] != 0) | (factor.abs().amax((-2, -1), True) > 1 / UNDETERMINED), factor)
+    factor = factor.permute(0, 3, 2, 1).contiguous().unsqueeze(1)  # (g, 1, column, row, m)
+    left_out = factor[:, :, 0] * residual[:, :, :1]
+    for c in range(1, unit_size):
+        left_out.addcmul_(factor[:, :, c], residual[:, :, c : c + 1])
+    return left_out
+
+
+def _unless(lost: Tensor, values: Tensor) -> Tensor:
+    if bool(lost.any()):
+        warn(
+            "some weights rest on a single draw (or pair): without it they are undetermined, so standard errors and "
+            "loss are unknown: NaN. Use more n_samples, or fewer features"
+        )
+    return torch.where(lost, torch.nan, values)
+
+
+def by_place(values: Float[Tensor, "*b n"], unit_size: int) -> Float[Tensor, "*b unit units"]:
+    """The first rows of all units, then the second ones, …: each contiguous."""
+    units: Tensor = values.unflatten(-1, (-1, unit_size))
+    return units.mT.contiguous()
+
+
+def _by_unit(weight: Float[Tensor, "h n"], unit_size: int) -> Float[Tensor, "h 1 n"]:
+    return by_place(weight, unit_size).flatten(1)[:, None]

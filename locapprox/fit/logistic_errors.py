@@ -1,0 +1,157 @@
+"""Errors of a logistic fit: those of a linear one, by a Newton step for every unit that is left out.
+
+H is the Hessian of half the summed loss at the minimum, M its inverse on the changes that keep the exact rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from locapprox.fit.errors import Piece, jackknife_error, left_out
+from locapprox.fit.jackknife import by_place
+from locapprox.fit.jackknife import leave_out as residuals_without
+from locapprox.fit.links import LOGISTIC
+from locapprox.fit.logistic_rows import Rows
+from locapprox.fit.solve import eliminate, particular, weighted_gram
+
+MOST_STEPS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """Row i adds a_i x xᵀ + c_i xᵀ + x c_iᵀ + b_i I_d to the Hessian, c_i and I_d on the d weights."""
+
+    X: Float[Tensor, "n p"]
+    a: Float[Tensor, "B n"]
+    c: Float[Tensor, "B n d"] | None
+    b: Float[Tensor, "B n"] | None
+
+    def total(self) -> Float[Tensor, "B p p"]:
+        """The Hessian."""
+        H = weighted_gram(self.X, self.a)
+        if self.c is not None and self.b is not None:
+            d = self.c.shape[-1]
+            cross = self.c.mT @ self.X
+            H[:, :d] += cross
+            H[:, :, :d] += cross.mT
+            H[:, range(d), range(d)] += self.b.sum(-1)[:, None]
+        return H
+
+    def times(self, step: Float[Tensor, "B n p"]) -> Float[Tensor, "B n p"]:
+        """Every row's own matrix times a vector of its own."""
+        along = (step * self.X).sum(-1)
+        out = (self.a * along)[..., None] * self.X
+        if self.c is not None and self.b is not None:
+            d = self.c.shape[-1]
+            out = out + (self.c * step[..., :d]).sum(-1, keepdim=True) * self.X
+            out[..., :d] += self.c * along[..., None] + self.b[..., None] * step[..., :d]
+        return out
+
+
+def curvature(rows: Rows, theta: Float[Tensor, "B p"]) -> Curvature:
+    """Of half the summed loss, row by row: of JᵀJ − Σ r ∇²g, not of JᵀJ alone, which f that is no logistic function
+    makes too large."""
+    s, slope = LOGISTIC(theta @ rows.X.mT)
+    curve, third = slope * (1 - 2 * s), slope * (1 - 6 * slope)  # s″ and s‴
+    of_x = rows.loss.value * rows.weight * (slope.square() - (rows.y - s) * curve)
+    if rows.G is None:
+        return Curvature(rows.X, of_x, None, None)
+    w, weight = theta[:, : rows.G.shape[-1]], rows.loss.gradient * rows.weight
+    residual = torch.addcmul(rows.G, slope[..., None], w[:, None], value=-1)
+    of_x = of_x + weight * (w.square().sum(-1, keepdim=True) * curve.square())
+    of_x = of_x - weight * third * (residual @ w[..., None]).squeeze(-1)
+    cross = (weight * curve)[..., None] * (slope[..., None] * w[:, None] - residual)
+    return Curvature(rows.X, of_x, cross, weight * slope.square())
+
+
+def losses(rows: Rows, theta: Float[Tensor, "B n p"]) -> Float[Tensor, "B n"]:
+    """Every row's loss under a θ of its own."""
+    s, slope = LOGISTIC((theta * rows.X).sum(-1))
+    loss = rows.loss.value * (rows.y - s).square()
+    if rows.G is not None:
+        w = theta[..., : rows.G.shape[-1]]
+        loss = loss + rows.loss.gradient * (rows.G - slope[..., None] * w).square().sum(-1)
+    return loss
+
+
+def inverse_hessian(rows: Rows, theta: Float[Tensor, "B p"]) -> Float[Tensor, "B p p"]:
+    """M, whose columns keep the exact rows; of JᵀJ where the Hessian is not positive definite there.
+
+    Raises ValueError where θ is not determined.
+    """
+    hessian, (gram, score) = curvature(rows, theta).total(), rows.normal(theta)
+    null = particular(rows.exact, rows.no_change)[1]
+    indefinite = torch.linalg.cholesky_ex(null.mT @ hessian @ null).info > 0
+    return eliminate(torch.where(indefinite[:, None, None], gram, hessian), score, rows.exact, rows.no_change)[1]
+
+
+def leave_out(
+    rows: Rows, theta: Float[Tensor, "B p"], inverse: Float[Tensor, "B p p"], n_fixed: int, unit_size: int, units: int
+) -> tuple[Float[Tensor, "B p"], Float[Tensor, " B"]]:
+    """As for a linear surrogate, one Newton step for every unit that is left out.
+
+    A row's share of the Hessian is h x xᵀ, h = w (s′² − r s″), and of the gradient −w s′ r x: those of a linear row of
+    weight h and residual w s′ r / h. What that residual grows by is by how much η falls.
+    """
+    s, slope = LOGISTIC(theta @ rows.X.mT)
+    weight = curvature(rows, theta).a
+    tiny = 1e-12 * rows.weight.clamp_min(torch.finfo(s.dtype).tiny)
+    weight = torch.where(weight.abs() < tiny, tiny, weight)
+    own = (rows.loss.value * rows.weight * slope * (rows.y - s) / weight)[:, None]
+    piece = Piece(slice(0, len(theta)), rows.X[n_fixed:], weight, own, n_fixed, unit_size)
+    sums, has_fixed = left_out([piece], theta[:, None], inverse)
+    X, random = rows.X[n_fixed:], own[..., n_fixed:]
+    without = residuals_without(X, weight[:, n_fixed:], inverse, by_place(random, unit_size))
+    fall = without.mT.flatten(2)[:, 0] - random[:, 0]
+    eta = theta @ rows.X.mT
+    eta[:, n_fixed:] -= fall
+    loss = rows.loss.value * (rows.weight * (rows.y - LOGISTIC(eta)[0]).square()).sum(-1) / rows.weight.sum(-1)
+    return jackknife_error(sums, units, has_fixed)[:, 0], loss
+
+
+def leave_out_gradients(
+    rows: Rows, theta: Float[Tensor, "B p"], inverse: Float[Tensor, "B p p"], n_fixed: int, unit_size: int
+) -> tuple[Float[Tensor, "B p"], Float[Tensor, " B"]]:
+    """With gradient rows: the jackknife variance (U − 1)/U Σ δ², (H − H_u) δ = score of u, and the loss of each unit at
+    θ − δ. Of one unit nothing is known; NaN too where the others do not determine θ."""
+    units, of_rows = (len(rows.X) - n_fixed) // unit_size, curvature(rows, theta)
+
+    def of_units(parts: Float[Tensor, "B n p"]) -> Float[Tensor, "B n p"]:
+        """Summed over the rows of each unit, and given to all of them."""
+        random = parts[:, n_fixed:].unflatten(1, (-1, unit_size)).sum(2).repeat_interleave(unit_size, 1)
+        return torch.cat([torch.zeros_like(parts[:, :n_fixed]), random], 1)
+
+    hessian = of_rows.total()
+    step, lost = conjugate_gradients(
+        lambda v: v @ hessian - of_units(of_rows.times(v)), lambda v: v @ inverse, of_units(rows.scores(theta))
+    )
+    lost |= units < 2
+    variance = (units - 1) / units * step[:, n_fixed::unit_size].square().sum(1)
+    loss = (rows.weight * losses(rows, theta[:, None] - step)).sum(-1) / rows.weight.sum(-1)
+    return torch.where(lost[:, None], torch.nan, variance.sqrt()), torch.where(lost, torch.nan, loss)
+
+
+def conjugate_gradients(
+    times: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], right: Float[Tensor, "B n p"]
+) -> tuple[Float[Tensor, "B n p"], Bool[Tensor, " B"]]:
+    """A x = right for a positive definite A of every row's own; whether one of a problem's rows is not solved."""
+    x = precondition(right)
+    residual = right - times(x)
+    z = precondition(residual)
+    direction, size, scale = z, (residual * z).sum(-1), (right * x).sum(-1).abs()
+    for _ in range(MOST_STEPS):
+        onward = times(direction)
+        bend = (direction * onward).sum(-1)
+        moving = (size > 1e-18 * scale) & (bend > 0)  # A is not positive definite where it bends down
+        if not bool(moving.any()):
+            break
+        step = torch.where(moving, size / bend, 0.0)[..., None]
+        x, residual = x + step * direction, residual - step * onward
+        z = precondition(residual)
+        new = (residual * z).sum(-1)
+        direction = torch.where(moving[..., None], z + (new / size)[..., None] * direction, direction)
+        size = torch.where(moving, new, size)
+    return x, (size > 1e-10 * scale).any(-1)

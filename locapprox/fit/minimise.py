@@ -1,0 +1,138 @@
+"""The linear fit: one pass of model calls over the draw, a solution from its sums, and its errors."""
+
+from dataclasses import dataclass
+
+import torch
+
+from locapprox._notices import warn
+from locapprox.fit.errors import ErrorEstimator, Pass, Solver, estimator
+from locapprox.fit.losses import Loss
+from locapprox.fit.quadratic import Exact, Quadratic
+from locapprox.fit.result import Fit
+from locapprox.fit.sampling import Sample
+from locapprox.fit.solve import design
+from locapprox.fit.sums import Totals
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """The fit, the problem that it solves, and the rows that it interpolates."""
+
+    fit: Fit
+    problem: Quadratic
+    exact: Exact
+
+
+def minimise(
+    sample: Sample,
+    loss: Loss,
+    intercept: bool,
+    solve: Solver | None = None,
+    by_groups: bool = False,
+    most: int | None = None,
+) -> Minimum:
+    """Minimise a loss that is quadratic in θ = [w, intercept] over one sample.
+
+    `solve` by default is least squares, and ridge where rows are too few; `by_groups` asks for errors that need no more
+    than sums; `most` is the number of features that may enter.
+    """
+    errors = estimator(sample, loss, by_groups)
+    done = first_pass(sample, Totals(loss, intercept), errors)
+    exact = Exact(torch.cat([part.rows for part in done.exact]), torch.cat([part.y for part in done.exact], dim=-1))
+    if done.rows + len(exact.rows) == 0:
+        raise ValueError(f"n_samples={sample.n} gives no draw here: use more")
+    problem = done.totals.problem()
+    check_weights(done, problem, len(exact.rows))
+    check_resolution(done, problem)
+    shrinks = solve is None and errors.may_shrink
+    solve = Quadratic.solve if solve is None else solve
+    if too_few(done, problem, exact, most, shrinks):
+        solution = problem.shrink(exact, done.rows / done.unit_size)
+    else:
+        solution = solve(problem, exact)
+    error, out_of_sample, degrees = errors.estimate(done, solve, exact, problem, solution)
+    theta, d = solution.theta, problem.d
+    constant = theta[..., d] if intercept else torch.zeros_like(theta[..., 0])
+    fit = Fit(theta[..., :d], constant, error[..., :d], out_of_sample, problem.constant_loss(), degrees)
+    return Minimum(fit, problem, exact)
+
+
+def first_pass(sample: Sample, totals: Totals, errors: ErrorEstimator) -> Pass:
+    """The model's answers to the whole draw, as sums, and as they are where the errors need them."""
+    done, loss = Pass(sample, totals), totals.loss
+    for block in sample.blocks():
+        X, weight = sample.design(block, totals.intercept), errors.weightings(block, done.units)
+        if loss.gradient and len(block.exact) and len(block.xi) == 0:
+            raise ValueError("gradient matching has no rows here: this draw only has rows to interpolate")
+        if loss.gradient:
+            y = X.new_empty(len(sample.x), sample.k, len(block.xi))
+            for i, rows, values, gradient in sample.gradients(block):
+                y[i, :, rows] = values
+                unit_size = None if rows.start < block.n_fixed else block.unit_size
+                totals.add_gradients(len(sample.x), i, weight[..., rows], gradient, unit_size)
+            exact_y = sample.exact_values(block)
+        else:
+            exact_y, y = sample.values(block)
+        totals.add_values(X, weight, y)
+        done.exact.append(Exact(design(block.exact, totals.intercept, sample.dtype), exact_y.to(sample.dtype)))
+        if errors.keeps_outputs:
+            done.outputs.append(y)
+        done.precision = y.dtype
+        done.rows += len(block.xi)
+        done.units += block.units
+        done.unit_size = max(done.unit_size, block.unit_size)
+    return done
+
+
+def check_weights(done: Pass, problem: Quadratic, exact: int) -> None:
+    """Refuse weights that leave too little to fit: all zero, or concentrated on fewer rows than unknowns."""
+    unknowns = problem.d + problem.intercept - exact
+    empty, size = exact == 0 and bool((problem.w <= 0).any()), torch.inf
+    if done.all_random and done.rows >= unknowns and problem.loss.gradient == 0:
+        assert done.totals.values is not None
+        squares = done.totals.values.ww[:, 0]
+        size = float((problem.w.square() / squares.clamp_min(torch.finfo(squares.dtype).tiny)).min())
+    if empty or size < unknowns:
+        size = 0.0 if empty else size
+        raise ValueError(
+            f"the draw's weights leave an effective sample size of {size:.3g} for {unknowns} weights; "
+            + done.sample.advice(2 * unknowns)
+        )
+
+
+def check_resolution(done: Pass, problem: Quadratic) -> None:
+    """Warn if σ is why f varies over the draw by little more than its round-off (not where f is flat anyway)."""
+    sample, sigma = done.sample, done.sample.neighbourhood.spread
+    if sigma is None or problem.loss.gradient:
+        return
+    size = float(sample.x.abs().amax())
+    spread = problem.constant_loss().clamp_min(0).sqrt()
+    round_off = 1e3 * torch.finfo(done.precision).eps * (problem.y0.abs() + spread)
+    enough = sigma * float((round_off / spread).nanmedian())  # f's differences grow with σ
+    enough = enough if enough <= size / 10 else 0.0
+    least = max(1e3 * torch.finfo(sample.x.dtype).eps * size, enough)
+    if sigma < least:
+        warn(
+            f"sigma={sigma:.3g} is so small that differences of f vanish in {done.precision}: use sigma ≥ "
+            f"{2 * least:.1g}, a float64 model, or vanilla_gradients()"
+        )
+
+
+def too_few(done: Pass, problem: Quadratic, exact: Exact, most: int | None, shrinks: bool) -> bool:
+    """Warn below twice the rows that determine the weights; whether to shrink there (ridge by cross-validation)."""
+    if problem.loss.gradient or done.units == 0:
+        return False
+    unknowns = min(most or problem.d, problem.d) + problem.intercept
+    if done.rows >= 2 * done.unit_size * unknowns:
+        return False
+    rank = int(torch.linalg.matrix_rank(exact.rows)) if len(exact.rows) else 0
+    needed = done.unit_size * (unknowns - rank)
+    if done.rows >= 2 * needed or done.rows - done.units * done.unit_size >= needed:
+        return False
+    how = "The fit is shrunk (ridge by generalised cross-validation) and its standard errors are unknown: NaN. "
+    enough = 3 * needed + len(exact.rows)  # at twice, a weight may rest on one pair of masks
+    warn(
+        f"n_samples is small: {done.rows} rows for weights that {needed} would just determine. {how * shrinks}Use "
+        f"n_samples ≥ {enough}, or fewer features"
+    )
+    return shrinks

@@ -1,0 +1,106 @@
+"""Ridge, for fewer rows than determine the weights: the penalty by generalised cross-validation."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox.fit.solve import part_of, particular, times
+
+
+class Spectrum(NamedTuple):
+    """A and a penalty P of equal trace, diagonalised together: with A + P = LLᵀ and L⁻¹PL⁻ᵀ = Q diag(μ) Qᵀ,
+
+    A + tP = LQ (1 − μ + tμ) QᵀLᵀ for every t, so (A + tP)⁻¹ = basis diag(1 / (1 − μ + tμ)) basisᵀ, basis = L⁻ᵀQ.
+    """
+
+    basis: Float[Tensor, "g p q"]
+    mu: Float[Tensor, "g q"]
+
+    @classmethod
+    def of(cls, A: Float[Tensor, "g p p"], P: Float[Tensor, "g p p"]) -> "Spectrum":
+        trace = [m.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] for m in (A, P)]
+        P = P * trace[0] / trace[1]
+        factor, info = torch.linalg.cholesky_ex(A + P)
+        if bool((info > 0).any()):
+            raise ValueError(
+                "n_samples is too small: some features do not vary in the draw; draw more, or use fewer features"
+            )
+        half = torch.linalg.solve_triangular(factor, P, upper=False)
+        mu, q = torch.linalg.eigh(torch.linalg.solve_triangular(factor, half.mT, upper=False))
+        return cls(torch.linalg.solve_triangular(factor.mT, q, upper=True), mu.clamp(0, 1))
+
+    def divisor(self, t: Float[Tensor, "... 1"]) -> Float[Tensor, "g ... q"]:
+        """1 − μ + tμ."""
+        return 1 - self.mu[:, None] + t * self.mu[:, None]
+
+    def filter(self, t: Float[Tensor, "t 1"]) -> Float[Tensor, "g t q"]:
+        """What is kept of each direction of the unpenalised fit, from 0 to 1."""
+        return (1 - self.mu[:, None]) / self.divisor(t)
+
+    def degrees(self, t: Float[Tensor, "t 1"]) -> Float[Tensor, "g t"]:
+        """Effective degrees of freedom, tr H."""
+        return self.filter(t).sum(-1)
+
+    def rss(
+        self, score: Float[Tensor, "b k q"], square: Float[Tensor, "b k"], t: Float[Tensor, "t 1"]
+    ) -> Float[Tensor, "b k t"]:
+        """Σ w (y − Xθ)² at θ = basis (score / divisor), of Σ w y² and the right side in the basis."""
+        explained = score.square() @ ((2 - self.filter(t)) / self.divisor(t)).mT
+        return (square[..., None] - explained).clamp_min(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Shrunk:
+    """M = basis diag(1 / divisor) basisᵀ for every one of B problems, g = 1 or B / k bases for all of them.
+
+    Never formed: of a thousand instances with 3,072 weights it would have 75 GB.
+    """
+
+    basis: Float[Tensor, "g p q"]
+    divisor: Float[Tensor, "B q"]
+
+    def __len__(self) -> int:
+        return len(self.divisor)
+
+    def of(self, i: slice, b: int) -> "Shrunk":
+        return Shrunk(part_of(self.basis, i, b), part_of(self.divisor, i, b))
+
+    def products(self, X: Float[Tensor, "n p"], unit_size: int) -> Float[Tensor, "B units u u"]:
+        """x_a · M x_c of the rows a and c of every unit."""
+        rows = (X @ self.basis).unflatten(1, (-1, unit_size))  # (g, units, u, q)
+        scale = self.divisor.reciprocal().unflatten(0, (len(self.basis), -1)).mT  # (g, q, B / g)
+        u = range(unit_size)
+        places = [[((rows[:, :, a] * rows[:, :, c]) @ scale) for c in u] for a in u]
+        return torch.stack([torch.stack(row, -1) for row in places], -2).movedim(2, 1).flatten(0, 1)
+
+
+def ridge(
+    gram: Float[Tensor, "g p p"],
+    rhs: Float[Tensor, "b k p"],
+    penalty: Float[Tensor, "g p"],
+    square: Float[Tensor, "b k"],
+    exact: Float[Tensor, "e p"],
+    target: Float[Tensor, "b k e"],
+    rows: float,
+) -> tuple[Float[Tensor, "b k p"], Shrunk]:
+    """min ½ θᵀAθ − θᵀrhs + ½ λ Σ penalty_j θ_j² with C θ = c, λ by generalised cross-validation.
+
+    GCV(λ) = RSS(λ) / (1 − tr H(λ) / rows)² (Golub, Heath and Wahba 1979); RSS needs no rows but `square`, Σ w y².
+    """
+    theta, null = particular(exact, target)
+    score = (rhs - times(theta, gram)) @ null
+    square = square - 2 * (theta * rhs).sum(-1) + (times(theta, gram) * theta).sum(-1)
+    spectrum = Spectrum.of(null.mT @ gram @ null, null.mT @ (penalty[:, :, None] * null))
+    score = score @ spectrum.basis  # (b, k, q)
+    t = torch.logspace(-8, 8, 81, dtype=score.dtype, device=score.device)[:, None]
+    degrees = spectrum.degrees(t)
+    gcv = spectrum.rss(score, square, t) / (1 - degrees / rows).clamp_min(1e-3).square()[:, None]
+    gcv = torch.where((degrees > 0.9 * rows)[:, None], torch.inf, gcv)  # where nearly interpolating, GCV is 0 / 0
+    gcv[..., -1] = gcv[..., -1].clamp_max(torch.finfo(gcv.dtype).max)
+    chosen = t[gcv.argmin(-1), 0][..., None]  # (b, k, 1)
+    divisor = spectrum.divisor(chosen)  # (b, k, q)
+    basis = null @ spectrum.basis  # (g, p, q)
+    return theta + (score / divisor) @ basis.mT, Shrunk(basis, divisor.flatten(0, 1))

@@ -1,0 +1,300 @@
+"""One draw for a batch of instances, block by block, and the model's answers to it."""
+
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox._problem import Problem
+from locapprox.fit.solve import design
+from locapprox.models.scores import Scores
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw
+
+MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some rows of a draw: those to fit, and those to interpolate (`exact`)."""
+
+    xi: Float[Tensor, "n d"]
+    weight: Float[Tensor, "g n"]  # g = 1, or one row per instance; finite
+    unit_size: int
+    n_fixed: int
+    coarse_weight: Float[Tensor, "1 n"] | None
+    exact: Float[Tensor, "e d"]
+
+    @property
+    def units(self) -> int:
+        """Independent units among the rows to fit."""
+        return (len(self.xi) - self.n_fixed) // self.unit_size
+
+
+@runtime_checkable
+class Bar(Protocol):
+    """A progress bar over rows, like tqdm's."""
+
+    def update(self, n: float) -> Any: ...
+
+
+class Chunk(NamedTuple):
+    """One model call: scores and their gradients in ξ at some rows of a block for some instances."""
+
+    instances: slice
+    rows: slice
+    y: Float[Tensor, "c k r"]
+    gradient: Float[Tensor, "c k r d"]
+
+
+def generator(seed: int, neighbourhood: BaseNeighbourhood, role: str, x: Tensor) -> torch.Generator:
+    """Seeded by (seed, kind of neighbourhood, role, d): the same for any batch and for all parameters of a kind."""
+    return torch.Generator(x.device).manual_seed(_seed(seed, f"{neighbourhood.kind}|{role}", x[0].numel()))
+
+
+@lru_cache(maxsize=1)
+def _keep_freed_memory() -> None:
+    """Once, before the first draw: a block that is never touched, and freed.
+
+    The C library returns freed memory to the system when it is more than twice the largest block freed so far, and
+    every page that is needed again costs a fault (thousands per call of `explain`). After this it keeps up to 32 MB.
+    """
+    torch.empty(2**22)
+
+
+@lru_cache(maxsize=64)
+def _seed(seed: int, words: str, d: int) -> int:
+    sequence = np.random.SeedSequence([seed, zlib.crc32(words.encode()), d])
+    return int(sequence.generate_state(1, np.uint64)[0]) >> 1
+
+
+class Plan(NamedTuple):
+    """What one draw for one instance tells of all, from shapes alone."""
+
+    rows: int  # of the draw
+    d: int  # features
+    copies: int  # inputs that the model is averaged over
+    nested: bool  # a coarser rule comes with the draw
+    interpolates: bool | None  # whether rows have infinite weight; None: not known
+    own_xi: bool  # ξ differs between instances
+    own_weight: bool
+
+    @classmethod
+    def of(cls, neighbourhood: BaseNeighbourhood, x: Tensor, n: int, rng: torch.Generator) -> "Plan":
+        """From the instance x, (1, *input shape)."""
+        whole = neighbourhood.draws_at_once
+        draw = _is_draw(neighbourhood.draw(x, n if whole else 2, rng))
+        placed = neighbourhood.place(x, draw.xi[..., :1, :])
+        return cls(
+            rows=len(draw.weight.flatten()) if whole else n,
+            d=draw.xi.shape[-1],
+            copies=placed.shape[2] if placed.ndim == x.ndim + 2 else 1,
+            nested=draw.coarse_weight is not None,
+            interpolates=neighbourhood.interpolates,
+            own_xi=draw.xi.ndim == 3,
+            own_weight=draw.weight.ndim == 2,
+        )
+
+    def together(self, scores: int, keeps_gradients: bool) -> int:
+        """Instances that share a draw and fit into memory."""
+        if self.own_xi:
+            return 1
+        numbers = scores * self.rows + 8 * scores * self.d + (self.d**2 if self.own_weight else 0)
+        numbers += 4 * scores * self.rows * self.d if keeps_gradients else 0
+        return max(1, MEMORY // numbers)
+
+
+def samples(
+    problem: Problem,
+    neighbourhood: BaseNeighbourhood,
+    n: int,
+    seed: int,
+    role: str,
+    bar: Bar | None = None,
+    keeps_gradients: bool = False,
+) -> "Iterator[Sample]":
+    """The instances in batches that share a draw and fit into memory; every batch sees the same draw."""
+    _keep_freed_memory()
+    x, scores = problem.x, problem.scores
+    for batch in neighbourhood.batches(x):
+        one = neighbourhood.at(x, batch[:1])
+        plan = Plan.of(one, x[batch[:1]], n, generator(seed, neighbourhood, role, x))
+        if bar is not None:
+            bar.total = plan.rows * len(x)  # type: ignore[attr-defined]
+        for instances in batch.to(x.device).split(plan.together(scores.k, keeps_gradients)):
+            here = neighbourhood.at(x, instances)
+            yield Sample(here, x[instances], instances, scores, n, plan, seed, role, bar)
+
+
+@dataclass(eq=False)
+class Sample:
+    """The draw of one role (fitting, validating) for instances x that share it. Iterating again repeats the draw."""
+
+    neighbourhood: BaseNeighbourhood
+    x: Tensor  # the instances of this sample
+    instances: Tensor  # their places in the whole batch
+    scores: Scores
+    n: int
+    plan: Plan
+    seed: int
+    role: str
+    bar: Bar | None = None
+
+    def __post_init__(self) -> None:
+        self._kept: list[Block] = []  # the whole draw if it is one block: the second pass need not repeat it
+        self._drawn = 0
+        self._design: tuple[Block, bool, Tensor] | None = None
+
+    @property
+    def d(self) -> int:
+        return self.plan.d
+
+    @property
+    def k(self) -> int:
+        """Scores per row."""
+        return self.scores.k
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether all outputs may be held."""
+        return len(self.x) * self.k * self.plan.rows <= MEMORY
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Where systems are solved: float64, or float32 on devices without it."""
+        return torch.float32 if self.x.device.type == "mps" else torch.float64
+
+    @cached_property
+    def interpolates(self) -> bool:
+        """Whether any row is to be interpolated; if the neighbourhood does not say, the draw is looked through."""
+        known = self.plan.interpolates
+        return any(len(block.exact) > 0 for block in self.blocks()) if known is None else known
+
+    @property
+    def drawn(self) -> int:
+        """Rows of the draw."""
+        if not self._drawn:
+            for _ in self.blocks():
+                pass
+        return self._drawn
+
+    def blocks(self) -> Iterator[Block]:
+        """The draw, the same each time."""
+        if self._kept:
+            yield from self._kept
+            return
+        first, count, drawn = None, 0, 0
+        for block in self._blocks():
+            first, count, drawn = first or block, count + 1, drawn + len(block.xi) + len(block.exact)
+            yield block
+        self._kept = [first] if first is not None and count == 1 else []
+        self._drawn = drawn
+
+    def _blocks(self) -> Iterator[Block]:
+        rng = generator(self.seed, self.neighbourhood, self.role, self.x)
+        for draw in map(_is_draw, self.neighbourhood.blocks(self.x, self.n, rng)):
+            xi = draw.xi[0] if draw.xi.ndim == 3 else draw.xi  # per instance: the batch is one instance
+            weight = torch.atleast_2d(draw.weight).to(self.dtype)
+            coarse = draw.coarse_weight
+            if _check(xi, weight, len(self.x)):
+                exact = weight[0].isinf()
+                if len(weight) > 1 and not bool((weight.isinf() == exact).all()):
+                    raise ValueError(
+                        "weight is inf for some instances and finite for others in the same row; draw xi per instance, "
+                        "(b, n, d), instead"
+                    )
+                keep = (~exact).nonzero()[:, 0]
+                coarse = None if coarse is None else coarse[keep][None]
+                n_fixed = int((keep < draw.n_fixed).sum())
+                yield Block(xi[keep], weight[:, keep], draw.unit_size, n_fixed, coarse, xi[exact])
+            else:
+                coarse = None if coarse is None else coarse[None]
+                yield Block(xi, weight, draw.unit_size, draw.n_fixed, coarse, xi[:0])
+
+    def design(self, block: Block, intercept: bool) -> Float[Tensor, "n p"]:
+        """Rows [ξ, 1], or ξ without intercept; the same tensor if the last block is asked for again."""
+        if self._design is None or self._design[0] is not block or self._design[1] != intercept:
+            self._design = block, intercept, design(block.xi, intercept, self.dtype)
+        return self._design[2]
+
+    def values(self, block: Block) -> tuple[Float[Tensor, "b k e"], Float[Tensor, "b k n"]]:
+        """The model at the block's rows to interpolate and at those to fit, in its own precision."""
+        xi = torch.cat([block.exact, block.xi]) if len(block.exact) else block.xi
+        y = None  # in the model's own precision, which may be more than x's
+        for i, rows in self._chunks(len(xi), 1):
+            here = self.neighbourhood.at(self.x, i)
+            some = xi[rows]
+            part = self.scores.values(_one_each(here.place(self.x[i], some), some), self.instances[i])
+            y = part.new_empty(len(self.x), self.k, len(xi)) if y is None else y
+            y[i, :, rows] = part
+        y = xi.new_empty(len(self.x), self.k, 0) if y is None else y
+        return y[..., : len(block.exact)], y[..., len(block.exact) :]
+
+    def gradients(self, block: Block) -> Iterator[Chunk]:
+        """The model and its gradient in ξ at the block's rows to fit, in chunks of instances × rows."""
+        for i, rows in self._chunks(len(block.xi), block.unit_size, block.n_fixed):
+            here, x = self.neighbourhood.at(self.x, i), self.x[i]
+            xi = block.xi[rows].expand(len(x), -1, -1)
+            y, gradient = self.scores.gradients(lambda leaf: here.place(x, leaf), xi, self.instances[i])  # noqa: B023
+            yield Chunk(i, rows, y, gradient)
+
+    def exact_values(self, block: Block) -> Float[Tensor, "b k e"]:
+        """The model at the block's rows to interpolate."""
+        y = torch.empty(len(self.x), self.k, len(block.exact), dtype=self.dtype, device=self.x.device)
+        for i, rows in self._chunks(len(block.exact), 1):
+            placed = self.neighbourhood.at(self.x, i).place(self.x[i], block.exact[rows])
+            y[i, :, rows] = self.scores.values(placed, self.instances[i])
+        return y
+
+    def advice(self, rows: int) -> str:
+        """What to do for an effective sample size of `rows`."""
+        rng = generator(self.seed, self.neighbourhood, self.role, self.x)
+        return self.neighbourhood.advice(self.x, self.n, rng, rows)
+
+    def _chunks(self, n: int, unit_size: int, n_fixed: int = 0) -> Iterator[tuple[slice, slice]]:
+        """Instances × rows for one model call each: whole units, `rows_per_call` rows or just under."""
+        per_call = max(unit_size, self.scores.rows_per_call // self.plan.copies)
+        edges = [0] if n_fixed in (0, n) else [0, n_fixed]
+        for first, last in zip(edges, [*edges[1:], n], strict=True):
+            step = max(unit_size, min(per_call, last - first) // unit_size * unit_size)
+            calls = math.ceil(len(self.x) / max(1, per_call // step))
+            instances = math.ceil(len(self.x) / calls)  # as evenly as may be
+            for i in range(0, len(self.x), instances):
+                for j in range(first, last, step):
+                    chunk = slice(i, min(i + instances, len(self.x))), slice(j, min(j + step, last))
+                    yield chunk
+                    if self.bar is not None:
+                        self.bar.update((chunk[0].stop - i) * (chunk[1].stop - j))
+
+
+def _is_draw(draw: Any) -> Draw:
+    if not isinstance(draw, Draw):
+        raise TypeError(f"draw must return lx.Draw(xi, weight), got {type(draw).__name__}")
+    return draw
+
+
+def _one_each(placed: Tensor, xi: Tensor) -> Tensor:
+    if placed.shape[1] != len(xi):
+        raise ValueError(f"place must return an input for every row of ξ: {len(xi)} rows gave {placed.shape[1]}")
+    return placed
+
+
+def _check(xi: Tensor, weight: Tensor, b: int) -> bool:
+    """The clauses of the contract of a draw that every block is held to; whether it has rows to interpolate."""
+    if xi.ndim != 2 or weight.shape[-1] != len(xi) or len(weight) not in (1, b):
+        raise ValueError(
+            f"a draw needs xi (n, d) or (b, n, d) and weight (n,) or (b, n); got xi {tuple(xi.shape)} and weight "
+            f"{tuple(weight.shape)} for {b} instances"
+        )
+    if weight.numel() == 0:
+        return False
+    least, most = weight.aminmax()
+    if not bool(least >= 0):  # NaN too
+        raise ValueError("a draw's weights must not be negative or NaN")
+    return bool(most.isinf())

@@ -1,0 +1,132 @@
+"""Weighted least squares: Gram matrices, quadratic forms, exact rows by elimination.
+
+Unknowns θ = [w, intercept]. Shapes: b instances, k scores, n rows, d features, p = d or d + 1 unknowns, s weightings of
+the same rows (all of them, and each of 20 groups, say); g is 1 where all instances share a matrix, else b.
+"""
+
+from collections.abc import MutableMapping
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+_PAIRS: MutableMapping[Tensor, Tensor] = WeakIdKeyDictionary()
+PAIRS_UP_TO = 64  # unknowns up to which per-instance Gram matrices come from one product with all feature pairs
+
+
+def design(xi: Float[Tensor, "n d"], intercept: bool, dtype: torch.dtype) -> Float[Tensor, "n p"]:
+    """Rows [ξ, 1], or ξ without intercept."""
+    xi = xi.to(dtype)
+    return torch.cat([xi, xi.new_ones(len(xi), 1)], dim=1) if intercept else xi
+
+
+def round_off(theta: Float[Tensor, "b k p"], X: Float[Tensor, "n p"]) -> Float[Tensor, "b k"]:
+    """Below this a residual y − Xθ is zero: 16 p units of rounding of Σ |x_j θ_j|."""
+    largest = X.abs().amax(0) if len(X) else X.new_zeros(X.shape[1])
+    return 16 * X.shape[1] * torch.finfo(theta.dtype).eps * (theta.abs() @ largest)
+
+
+def weighted_gram(X: Float[Tensor, "n p"], weight: Float[Tensor, "*g n"]) -> Float[Tensor, "*g p p"]:
+    """Xᵀ diag(weight) X for every row of weights."""
+    flat, p = weight.flatten(0, -2) if weight.ndim > 1 else weight[None], X.shape[1]
+    if len(flat) == 1 or p > PAIRS_UP_TO:
+        gram = torch.stack([(X * w[:, None]).mT @ X for w in flat])
+    else:
+        gram = (flat @ _pairs(X).mT)[:, _places(p, X.device)[0]]
+    return gram.reshape(*weight.shape[:-1], p, p)
+
+
+def quadratic(X: Float[Tensor, "n p"], M: Float[Tensor, "g p p"]) -> Float[Tensor, "g n"]:
+    """xᵀ M x for every row x, with M symmetric."""
+    if len(M) == 1 or X.shape[1] > PAIRS_UP_TO:
+        return torch.stack([((X @ m) * X).sum(1) for m in M])
+    _, upper, twice = _places(X.shape[1], X.device)
+    return (M.flatten(1)[:, upper] * twice.to(M)) @ _pairs(X)
+
+
+def _pairs(X: Float[Tensor, "n p"]) -> Float[Tensor, "pairs n"]:
+    """x_i x_j for i ≤ j, a row for each: with it, Gram matrices for many weights are one matrix product.
+
+    Kept as long as X is: a fit asks three times.
+    """
+    if X in _PAIRS:
+        return _PAIRS[X]
+    n, p = X.shape
+    columns, out, start = X.mT.contiguous(), X.new_empty(p * (p + 1) // 2, n), 0
+    for i in range(p):
+        torch.mul(columns[i:], columns[i], out=out[start : start + p - i])
+        start += p - i
+    _PAIRS[X] = out
+    return out
+
+
+@lru_cache(maxsize=16)
+def _places(p: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a symmetric matrix: where entry (i, j) stands among the pairs, which entries are pairs, and 2 off diagonal."""
+    i, j = torch.triu_indices(p, p, device=device)
+    where = torch.empty(p, p, dtype=torch.long, device=device)
+    where[i, j] = where[j, i] = torch.arange(len(i), device=device)
+    return where.flatten(), i * p + j, torch.where(i == j, 1.0, 2.0)
+
+
+def eliminate(
+    gram: Float[Tensor, "g p p"],
+    rhs: Float[Tensor, "b k p"],
+    exact: Float[Tensor, "e p"],
+    target: Float[Tensor, "b k e"],
+) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "g p p"]]:
+    """min ½ θᵀAθ − θᵀrhs with C θ = c: θ = θ₀ + N u, (NᵀAN) u = Nᵀ(rhs − A θ₀), N a basis of the null space of C."""
+    if len(exact) == 0:
+        inverse = inverse_of(gram)
+        return times(rhs, inverse), inverse
+    theta, null = particular(exact, target)
+    if null.shape[1] == 0:
+        return theta, torch.zeros_like(gram)
+    inverse = null @ inverse_of(null.mT @ gram @ null) @ null.mT
+    return theta + times(rhs - times(theta, gram), inverse), inverse
+
+
+def times(rows: Float[Tensor, "b k p"], matrices: Float[Tensor, "g p p"]) -> Float[Tensor, "b k p"]:
+    """rows @ matrices, as one product where there is one matrix for all."""
+    return rows @ (matrices[0] if len(matrices) == 1 else matrices)
+
+
+def particular(
+    exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"]
+) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "p q"]]:
+    """The least-norm θ₀ with C θ₀ = c, and an orthonormal basis of the null space of C."""
+    if len(exact) == 0:
+        p = exact.shape[1]
+        return target.new_zeros(*target.shape[:2], p), torch.eye(p, dtype=target.dtype, device=target.device)
+    u, s, vh = torch.linalg.svd(exact, full_matrices=len(exact) < exact.shape[1])
+    rank = int((s > s[0] * 1e-10).sum())
+    theta = (target @ u[:, :rank] / s[:rank]) @ vh[:rank]
+    gap = float((theta @ exact.mT - target).abs().max()) if rank < len(exact) else 0.0
+    if gap and gap > 1e-6 * (1e-6 + float(target.abs().max())):
+        raise ValueError(
+            f"the rows with infinite weight cannot all be interpolated (off by {gap:.3g}): without an intercept the "
+            "surrogate is 0 at ξ = 0 (use Linear(intercept=True)), and equal ξ need equal outputs"
+        )
+    return theta, vh[rank:].mT
+
+
+def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
+    """The inverse of positive definite matrices, scaled to unit diagonal first."""
+    scale = A.diagonal(dim1=-2, dim2=-1).clamp_min(torch.finfo(A.dtype).tiny).rsqrt()
+    scaled = A * scale[:, :, None] * scale[:, None, :]
+    factor, info = torch.linalg.cholesky_ex(scaled)
+    pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
+    if bool(((info > 0) | (pivots < 100 * A.shape[-1] * torch.finfo(A.dtype).eps)).any()):
+        rank = int(torch.linalg.matrix_rank(scaled, hermitian=True).min())
+        raise ValueError(
+            f"n_samples is too small, or the draw too poor: its rows determine {rank} of the {A.shape[-1]} weights; "
+            "draw more, use fewer features (features=), a wider kernel, or another neighbourhood"
+        )
+    return torch.cholesky_inverse(factor) * scale[:, :, None] * scale[:, None, :]
+
+
+def part_of(parts: Tensor, i: slice, b: int) -> Tensor:
+    """The parts of instances i among b: there is one for all, or one or more for each."""
+    return parts if len(parts) == 1 else parts.unflatten(0, (b, -1))[i].flatten(0, 1)

@@ -1,0 +1,165 @@
+"""Sums over the rows of a weighted least-squares problem: they stream, and hold all that a linear fit needs.
+
+Shapes as in `solve`: b instances, k scores, n rows, d features, p unknowns, s weightings of the same rows; g is 1 where
+all instances share weights, else b.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox.fit.losses import Loss
+from locapprox.fit.quadratic import Quadratic, Slopes
+from locapprox.fit.solve import weighted_gram
+
+
+class ValueSums(NamedTuple):
+    """Of value rows, about y₀: Σ w, Σ w², Σ w x, Σ w y, Σ w y², Σ w y x and Σ w x xᵀ."""
+
+    w: Float[Tensor, "g s"]
+    ww: Float[Tensor, "g s"]
+    x: Float[Tensor, "g s p"]
+    y: Float[Tensor, "b s k"]
+    yy: Float[Tensor, "b s k"]
+    xy: Float[Tensor, "b s k p"]
+    xx: Float[Tensor, "g s p p"] | None  # where the loss looks at values
+
+    @classmethod
+    def of(
+        cls, X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"], y: Float[Tensor, "b k n"], gram: bool
+    ) -> "ValueSums":
+        first = weight.sum(-1), weight.square().sum(-1), weight @ X
+        if weight.shape[:2] == (1, 1):  # passes over the rows, not over all outputs
+            w = weight[0].mT  # (n, 1)
+            rows = w * X
+            of_y = (y @ w).mT, (y.square() @ w).mT, (y @ rows)[:, None]
+            return cls(*first, *of_y, (rows.mT @ X)[None, None] if gram else None)
+        weighted = weight[:, :, None] * y[:, None]  # (b, s, k, n)
+        xy, total = weighted @ X, weighted.sum(-1)
+        return cls(*first, total, weighted.mul_(y[:, None]).sum(-1), xy, weighted_gram(X, weight) if gram else None)
+
+    def plus(self, other: "ValueSums") -> "ValueSums":
+        w, ww, x, y, yy, xy = (a + b for a, b in zip(self[:6], other[:6], strict=True))
+        return ValueSums(w, ww, x, y, yy, xy, None if self.xx is None or other.xx is None else self.xx + other.xx)
+
+
+class GradientSums(NamedTuple):
+    """Of gradients about g₀: Σ w g and Σ w ‖g‖²; added to in place, instances by instances."""
+
+    g: Float[Tensor, "b s k d"]
+    gg: Float[Tensor, "b s k"]
+
+
+@dataclass(eq=False)
+class Spread:
+    """Of independent units u of gradient rows, W_u = Σ w and G_u = Σ w g about g₀: Σ G_u², Σ W_u G_u and Σ W_u²."""
+
+    squares: Float[Tensor, "b k d"]
+    cross: Float[Tensor, "b k d"]
+    weight: Float[Tensor, "b 1 1"]
+    units: int = 0
+
+    def variance(self, problem: Quadratic) -> Float[Tensor, "b k d"]:
+        """Of the problem's weighted mean gradient; 0 if nothing is random."""
+        if self.units == 0:
+            return torch.zeros_like(self.squares)
+        weight = problem.w[:, None, None]
+        mean = problem.gradients.g / weight
+        spread = self.squares - 2 * mean * self.cross
+        spread = spread + mean.square() * self.weight
+        correction = self.units / (self.units - 1) if self.units > 1 else torch.nan
+        return correction * spread.clamp_min(0) / weight.square()
+
+
+class Totals:
+    """The sums of a pass over the draw, for s weightings of its rows at once (all of them; and each of 20 groups, say).
+
+    Values enter about y₀ and gradients about g₀, the first ones, so that nothing cancels.
+    """
+
+    def __init__(self, loss: Loss, intercept: bool) -> None:
+        self.loss, self.intercept = loss, intercept
+        self.y0: Tensor | None = None
+        self.g0: Tensor | None = None
+        self.values: ValueSums | None = None
+        self.gradients: GradientSums | None = None
+        self.spread: Spread | None = None
+
+    def add_values(self, X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"], y: Float[Tensor, "b k n"]) -> None:
+        if self.y0 is None:
+            about = self.intercept and y.shape[-1] > 0
+            self.y0 = y[..., 0].to(X.dtype) if about else X.new_zeros(y.shape[:2])
+        sums = ValueSums.of(X, weight, y - self.y0[..., None], gram=self.loss.value > 0)
+        self.values = sums if self.values is None else self.values.plus(sums)
+
+    def add_gradients(
+        self,
+        b: int,
+        i: slice,
+        weight: Float[Tensor, "g s r"],
+        gradient: Float[Tensor, "c k r d"],
+        unit_size: int | None,
+    ) -> None:
+        """Rows of instances i among b; `unit_size` rows are one independent draw, None if the rows are not random."""
+        k, _, d = gradient.shape[1:]
+        weight = weight[i] if len(weight) > 1 else weight
+        sets = weight.shape[1]
+        if self.g0 is None or self.gradients is None or self.spread is None:
+            self.g0 = weight.new_full((b, k, d), torch.nan)
+            self.gradients = GradientSums(weight.new_zeros(b, sets, k, d), weight.new_zeros(b, sets, k))
+            zeros = weight.new_zeros(b, k, d)
+            self.spread = Spread(zeros, zeros.clone(), weight.new_zeros(b, 1, 1))
+        if bool(self.g0[i].isnan().any()):
+            self.g0[i] = gradient[:, :, 0]
+        # Within a block in the model's precision: what is summed is the spread about g₀, so nothing is lost.
+        gradient = gradient.float() if gradient.element_size() < 4 else gradient
+        about = gradient - self.g0[i][:, :, None].to(gradient.dtype)
+        square = about.square()
+        # w² is one more weighting of the same product: the sums of units of one row
+        rows = weight if unit_size is None else torch.cat([weight, weight[:, :1].square()], dim=1)
+        rows = rows.to(gradient.dtype)[:, None]
+        first, second = (rows @ about).to(weight.dtype), (rows @ square).to(weight.dtype)  # (c, k, s or s + 1, d)
+        self.gradients.g[i] += first[:, :, :sets].transpose(1, 2)
+        self.gradients.gg[i] += second[:, :, :sets].sum(-1).transpose(1, 2)
+        if unit_size is None:
+            return
+        if unit_size == 1:
+            squares, cross, weights = second[:, :, sets], first[:, :, sets], weight[:, 0].square()
+        else:
+            weights = weight[:, 0].unflatten(-1, (-1, unit_size)).sum(-1)
+            unit_sums = (weight[:, :1, :, None] * about).unflatten(2, (-1, unit_size)).sum(3)
+            squares, cross = unit_sums.square().sum(2), (weights[:, None, None] @ unit_sums).squeeze(2)
+            weights = weights.square()
+        self.spread.squares[i] += squares
+        self.spread.cross[i] += cross
+        self.spread.weight[i] += weights.sum(-1)[:, None, None]
+        if i.start == 0:
+            self.spread.units += weights.shape[-1]
+
+    def problem(self, weighting: int = 0) -> Quadratic:
+        """The problem of one of the weightings; by default, of all rows."""
+        return self._problem(lambda term: term[:, weighting])
+
+    def mixed(self, factors: Float[Tensor, "g s"]) -> Quadratic:
+        """The problem whose weights are a linear combination of the s weightings."""
+
+        def mixed(term: Tensor) -> Tensor:
+            return (factors.reshape(*factors.shape, *[1] * (term.ndim - 2)) * term).sum(1)
+
+        return self._problem(mixed)
+
+    def _problem(self, pick: Callable[[Tensor], Tensor]) -> Quadratic:
+        assert self.values is not None
+        assert self.y0 is not None
+        w, _, x, y, yy, xy, xx = self.values
+        slopes = None
+        if self.g0 is not None and self.gradients is not None:
+            slopes = Slopes(self.g0, pick(self.gradients.g), pick(self.gradients.gg))
+        gram = None if xx is None else pick(xx)
+        return Quadratic(
+            self.loss, self.intercept, self.y0, pick(w), pick(x), pick(y), pick(yy), pick(xy), gram, slopes
+        )

@@ -1,0 +1,192 @@
+"""Surrogate classes G, each with the fit that minimises the stated loss over it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from locapprox._parts import Concise, whole_number
+from locapprox.fit.links import IDENTITY, LOGISTIC, Link
+from locapprox.fit.logistic import fit_logistic
+from locapprox.fit.losses import Loss
+from locapprox.fit.minimise import minimise
+from locapprox.fit.quadratic import Exact, Quadratic, Solution
+from locapprox.fit.result import Fit
+from locapprox.fit.sampling import Sample
+from locapprox.fit.solve import particular
+
+
+@runtime_checkable
+class Surrogate(Protocol):
+    """A class of functions g(ξ) = link(w · ξ + intercept), and how to fit one to a sample under a loss.
+
+    Users write `fit`. What a class may say besides is declared by `BaseSurrogate`.
+    """
+
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        """`sample.blocks()` iterates over the draw; `sample.values(block)`, `sample.gradients(block)` ask the model."""
+        ...
+
+
+class BaseSurrogate(ABC):
+    """A surrogate that says more of itself than `fit`: derive from it and override what differs."""
+
+    link: Link = IDENTITY  # η = w · ξ + intercept to g
+    keeps_gradients: bool = False  # whether `fit` holds the gradients of all rows: fewer instances then fit into memory
+
+    @abstractmethod
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        """See `Surrogate`."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DescribedSurrogate(BaseSurrogate):
+    """A class of a user's with the defaults of `BaseSurrogate`; only its `fit` is read."""
+
+    own: Surrogate
+
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        fit = self.own.fit(sample, loss)
+        if not isinstance(fit, Fit):
+            raise TypeError(f"fit must return lx.Fit(weights, …), got {type(fit).__name__}")
+        return fit
+
+
+def described_surrogate(surrogate: Any) -> BaseSurrogate:
+    """The surrogate itself if it derives from `BaseSurrogate`, else one that wraps it."""
+    if isinstance(surrogate, BaseSurrogate):
+        return surrogate
+    if isinstance(surrogate, type) or not callable(getattr(surrogate, "fit", None)):
+        raise TypeError(f"surrogate must have a method fit, like Linear(); got {surrogate!r}")
+    return DescribedSurrogate(surrogate)
+
+
+@dataclass(frozen=True, repr=False)
+class Linear(Concise, BaseSurrogate):
+    """g(ξ) = w · ξ + intercept, or w · ξ.
+
+    Standard errors: with values, every unit of the draw is left out in closed form (HC3; for pairs and enumerated
+    designs the jackknife); for a mean gradient, the spread of its units; where neither can be had (both kinds of rows,
+    gradients with rows to interpolate, more outputs than are kept) 20 delete-group solutions. For a quadrature, the
+    distance to the coarser rule on the same nodes. Zero where the draw is an enumeration or a point; NaN, with a
+    warning, where a weight rests on a single unit.
+    """
+
+    intercept: bool = True
+
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        return minimise(sample, loss, self.intercept).fit
+
+
+@dataclass(frozen=True, repr=False)
+class Sparse(Concise, BaseSurrogate):
+    """g(ξ) = w · ξ + intercept with at most k non-zero weights.
+
+    With values, features enter along the lasso path (LARS, Efron et al. 2004) until there are k, and the stated loss is
+    then minimised over those (least squares, rows to interpolate included). With gradient matching alone the minimiser
+    keeps the k largest mean gradients. Errors are conditional on the features chosen.
+    """
+
+    k: int
+    intercept: bool = True
+
+    def __post_init__(self) -> None:
+        whole_number(self.k, "k")
+
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        if self.k >= sample.d:
+            return Linear(self.intercept).fit(sample, loss)
+        chosen: list[Tensor] = []  # once, on all rows; kept when groups are left out
+
+        def solve(problem: Quadratic, exact: Exact) -> Solution:
+            if not chosen:
+                chosen.append(self._choose(problem))
+            return problem.solve_on(chosen[0], exact)
+
+        return minimise(sample, loss, self.intercept, solve, most=self.k).fit
+
+    def _choose(self, problem: Quadratic) -> Tensor:
+        """Which features enter, (b, k scores, d)."""
+        if problem.gradients_only:
+            weights = problem.mean_gradient
+            order = weights.abs().argsort(-1, descending=True)[..., : self.k]
+            return torch.zeros_like(weights, dtype=torch.bool).scatter(-1, order, True)
+        from sklearn.linear_model import lars_path_gram
+
+        gram, rhs = problem.system()
+        if self.intercept:  # profiled out
+            column = gram[:, :-1, -1:] / gram[:, -1:, -1:]
+            rhs = rhs[..., :-1] - rhs[..., -1:] * column.mT
+            gram = gram[:, :-1, :-1] - column @ gram[:, -1:, :-1]
+        chosen = np.zeros(rhs.shape, bool)
+        for i, j in np.ndindex(*rhs.shape[:2]):
+            one = gram[i % len(gram)].cpu().numpy()
+            scale = np.sqrt(np.maximum(np.diagonal(one), 1e-300))
+            score, steps = rhs[i, j].cpu().numpy() / scale, 8 * len(one)
+            path = lars_path_gram(score, one / np.outer(scale, scale), n_samples=1, method="lasso", max_iter=steps)[2]
+            support = (path != 0).sum(0)
+            chosen[i, j] = path[:, np.flatnonzero(support <= self.k)[-1]] != 0
+        return torch.from_numpy(chosen).to(rhs.device)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Constrained(Concise, BaseSurrogate):
+    """g(ξ) = w · ξ + intercept under convex constraints, by cvxpy.
+
+    `constraints` gets cvxpy expressions, the weights (d,) and the intercept, and returns a list of cvxpy constraints:
+    `Constrained(lambda w, intercept: [w >= 0])`. Errors are from delete-group solutions; next to an active constraint
+    their intervals are only indicative.
+    """
+
+    constraints: Callable[[Any, Any], list[Any]]
+    intercept: bool = True
+
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        return minimise(sample, loss, self.intercept, self._solve, by_groups=True).fit
+
+    def _solve(self, problem: Quadratic, exact: Exact) -> Solution:
+        import cvxpy as cp
+
+        gram, rhs = problem.system()
+        p = gram.shape[-1]
+        if self.intercept:
+            rhs = rhs + problem.y0[..., None] * gram[:, None, -1]  # about y = 0, where the constraints are stated
+        start, null = particular(*exact)  # rows to interpolate are eliminated, so they hold exactly
+        basis, q = null.cpu().numpy(), null.shape[1]
+        free, offset, root, score = cp.Variable(q), cp.Parameter(p), cp.Parameter((q, q)), cp.Parameter(q)
+        theta = offset + basis @ free
+        rules = self.constraints(*((theta[:-1], theta[-1]) if self.intercept else (theta, cp.Constant(0.0))))
+        programme = cp.Problem(cp.Minimize(cp.sum_squares(root @ free) - 2 * score @ free), rules)  # type: ignore[attr-defined]
+        reduced, right = null.mT @ gram @ null, (rhs - start @ gram) @ null
+        out = torch.zeros_like(rhs)
+        for i, j in np.ndindex(*rhs.shape[:2]):
+            values, vectors = torch.linalg.eigh(reduced[i % len(gram)])
+            root.value = ((values / values[-1]).clamp_min(0).sqrt() * vectors).mT.cpu().numpy()
+            score.value, offset.value = (right[i, j] / values[-1]).cpu().numpy(), start[i, j].cpu().numpy()
+            programme.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+            if free.value is None:
+                raise ValueError(f"the constraints and the rows to interpolate cannot all be met ({programme.status})")
+            out[i, j] = torch.from_numpy(theta.value).to(out)
+        return Solution(out, None)
+
+
+@dataclass(frozen=True, repr=False)
+class Logistic(Concise, BaseSurrogate):
+    """g(ξ) = 1 / (1 + exp(−w · ξ − intercept)), for outputs between 0 and 1.
+
+    The *stated* loss is minimised, by damped Gauss–Newton (repeated weighted least squares). Maximum likelihood
+    (IRLS) minimises another loss and gives other weights. Standard errors are those of `Linear` for the least-squares
+    problem linearised at the minimum; where the loss looks at gradients, from the spread of the units' scores.
+    """
+
+    intercept: bool = True
+
+    keeps_gradients = True
+    link = LOGISTIC
+
+    def fit(self, sample: Sample, loss: Loss) -> Fit:
+        return fit_logistic(sample, loss, self.intercept)

@@ -1,0 +1,1 @@
+"""Images: features made of regions, and attributions as pictures."""

@@ -1,0 +1,1 @@
+"""What users bring: inputs as tensors, models as scores."""

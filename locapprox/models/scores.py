@@ -1,0 +1,251 @@
+"""A model, whatever it is, as scores: (rows, *input shape) -> (rows, k), and their gradients by autograd."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from locapprox._notices import warn
+from locapprox.models.inputs import Array, all_finite, channels_last, missing, names_of
+
+Target = int | Sequence[int] | np.ndarray | Tensor | range | Callable[[Any], Any] | None
+
+NO_GRADIENT = (
+    "gradient matching needs the model's gradients, and {why}. Two ways out: fit the same neighbourhood by squared "
+    "error (lx.c_lime(sigma) estimates the same weights as lx.smoothgrad(sigma)), or pass a differentiable model "
+    "(a torch.nn.Module, or a function of tensors with x a tensor)"
+)
+
+
+class NoGradientError(TypeError):
+    """The model has values and no gradients."""
+
+
+@contextmanager
+def evaluation_mode(model: Any, warns: bool = True) -> Iterator[None]:
+    """Every module in evaluation mode, and back as it was, with a warning if that changes anything."""
+    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    if training and warns:
+        warn(
+            "the model is in training mode (dropout, batch statistics): it is explained in evaluation mode and put "
+            "back afterwards; call model.eval() to silence this"
+        )
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def default_rows(x: Tensor, model: Any) -> int:
+    """Rows per model call, from shapes alone: what stays in a CPU's cache (images have larger activations)."""
+    layers = model.modules() if isinstance(model, nn.Module) and x.ndim == 2 else ()
+    widest = max([x[0].numel(), *(layer.out_features for layer in layers if isinstance(layer, nn.Linear))])
+    budget = 2**23 if x.device.type != "cpu" else 5 * 2**17 if x.ndim == 2 else 2**17
+    return max(8, min(2**15, budget // max(1, widest)))
+
+
+class Scores:
+    """The scores to explain, for rows near the instances x.
+
+    `target` picks them among the model's outputs: None (it has one), an int, one int per instance, a range (several at
+    once), or a function from the outputs to one score per row.
+    """
+
+    def __init__(
+        self, model: Any, x: Tensor, example: Array, target: Target = None, batch_size: int | None = None
+    ) -> None:
+        self.call = _caller(model, example)
+        holes = missing(x, names_of(example))
+        self.holes = f": x has such values in feature(s) {holes}, which this model does not take" if holes else ""
+        sees_tensors = isinstance(model, nn.Module) or (isinstance(example, Tensor) and not hasattr(model, "predict"))
+        self.black_box = None if sees_tensors else "this model is called with arrays"
+        self.target = target
+        self.input_shape, self.input_ndim = tuple(x.shape[1:]), x.ndim - 1
+        self.several = isinstance(target, range)
+        self.rows_per_call = batch_size or default_rows(x, model)
+        self.columns = self._columns(x)
+        probe = torch.arange(min(len(x), 4), device=x.device)
+        self.k = 1 if self.columns is None else self.columns.shape[1]
+        with torch.no_grad():
+            first, again = self._scores(x[probe], probe), self._scores(x[probe], probe)
+        if not (torch.equal(first, again) or torch.allclose(first, again, rtol=1e-3, atol=1e-6)):
+            raise ValueError("the model's output changes between two calls on the same rows (dropout left on?)")
+
+    def with_columns(self, columns: Tensor | None) -> "Scores":
+        """The same with other output columns, (1, k), or (b, 1) for other instances."""
+        other = copy.copy(self)
+        other.columns = columns
+        return other
+
+    def values(self, placed: Tensor, instances: Tensor) -> Float[Tensor, "b k n"]:
+        """Scores of placed rows (b, n, *input shape), or (b, n, m, *input shape) to average over m."""
+        with torch.no_grad():
+            return self._of_placed(placed, instances)
+
+    def gradients(
+        self, place: Callable[[Tensor], Tensor], xi: Float[Tensor, "b n d"], instances: Tensor
+    ) -> tuple[Float[Tensor, "b k n"], Float[Tensor, "b k n d"]]:
+        """Scores at place(ξ) and ∇_ξ of them, one backward pass per score."""
+        if self.black_box:
+            raise NoGradientError(NO_GRADIENT.format(why=self.black_box))
+        with torch.enable_grad():
+            leaf = xi.detach().requires_grad_()
+            try:
+                y = self._of_placed(place(leaf), instances)
+            except ValueError as error:
+                if "requires grad" not in str(error.__cause__):  # .numpy() inside
+                    raise
+                why = "this model leaves torch on its way"
+                raise NoGradientError(NO_GRADIENT.format(why=why)) from error.__cause__
+            if not y.requires_grad:
+                why = "its output does not depend on its input differentiably"
+                raise NoGradientError(NO_GRADIENT.format(why=why))
+            grads = [
+                torch.autograd.grad(y[:, j].sum(), leaf, retain_graph=j + 1 < y.shape[1])[0] for j in range(y.shape[1])
+            ]
+        return y.detach(), torch.stack(grads, dim=1) if len(grads) > 1 else grads[0].unsqueeze(1)
+
+    def _of_placed(self, placed: Tensor, instances: Tensor) -> Tensor:
+        b, n = placed.shape[:2]
+        lead = placed.ndim - self.input_ndim
+        if b != len(instances) or lead not in (2, 3) or tuple(placed.shape[lead:]) != self.input_shape:
+            shape = ", ".join(map(str, self.input_shape))
+            raise ValueError(f"place must return ({len(instances)}, n, {shape}), got {tuple(placed.shape)}")
+        rows = placed.flatten(0, lead - 1)
+        scores = self._scores(rows, instances).reshape(b, -1, self.k)
+        if lead == 3:
+            scores = scores.unflatten(1, (n, -1)).mean(2)
+        return scores.movedim(2, 1)
+
+    def _scores(self, rows: Tensor, instances: Tensor) -> Float[Tensor, "rows k"]:
+        out = self._guarded(rows)
+        if callable(self.target):
+            try:
+                out = self.target(out)
+            except Exception as error:
+                raise ValueError(f"target failed on the model's outputs: {_named(error)}") from error
+        if not isinstance(out, Tensor):
+            try:
+                out = torch.from_numpy(np.array(out)).to(rows.device)
+            except (TypeError, ValueError) as error:
+                raise TypeError(
+                    f"the model must return numbers, one row per input; it returned {type(out).__name__}. Wrap it in a "
+                    "function that returns the scores"
+                ) from error
+        if not out.is_floating_point() and not out.is_complex():
+            out = out.to(rows.dtype)
+        out = out.reshape(1) if out.ndim == 0 and len(rows) == 1 else out
+        out = out.unsqueeze(1) if out.ndim == 1 else out
+        if out.ndim != 2 or len(out) != len(rows):
+            raise ValueError(
+                f"the model must return one row of scores per input: {len(rows)} inputs gave shape {tuple(out.shape)}"
+            )
+        if out.is_complex():
+            raise TypeError("the model must return real numbers, got complex ones")
+        if not all_finite(out):
+            raise ValueError(f"the model returned NaN or infinite values near the explained inputs{self.holes}")
+        return self._pick(out, instances)
+
+    def _guarded(self, rows: Tensor) -> Any:
+        try:
+            return self.call(rows)
+        except (MemoryError, RuntimeError) as error:
+            words = ("out of memory", "not enough memory", "allocate memory")
+            if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in words):
+                raise MemoryError(f"out of memory on {len(rows)} rows: lower batch_size below that") from error
+            raise ValueError(self._failure(rows, error)) from error
+        except Exception as error:
+            raise ValueError(self._failure(rows, error)) from error
+
+    @staticmethod
+    def _failure(rows: Tensor, error: Exception) -> str:
+        hint = "; images are channels first: x.permute(0, 3, 1, 2)" if channels_last(rows.shape) else ""
+        return f"the model failed on rows of shape {tuple(rows.shape)} and {rows.dtype}: {_named(error)}{hint}"
+
+    def _pick(self, out: Tensor, instances: Tensor) -> Tensor:
+        outputs = out.shape[1]
+        if self.columns is None:
+            if outputs > 1 and callable(self.target):
+                raise ValueError(f"target must give one score per row, it gave {outputs}; for all outputs use a range")
+            if outputs > 1:
+                raise ValueError(
+                    f"the model has {outputs} outputs: choose with target=0 … {outputs - 1}, one int per instance, "
+                    f"range({outputs}) for all, or a function of the outputs"
+                )
+            return out
+        if int(self.columns.min()) < 0 or int(self.columns.max()) >= outputs:
+            raise ValueError(f"target is out of range: the model's outputs are 0 … {outputs - 1}, got {self.target}")
+        columns = self.columns
+        if len(columns) > 1:
+            columns = columns[instances].repeat_interleave(len(out) // len(instances), dim=0)
+        return out.gather(1, columns.expand(len(out), -1))
+
+    def _columns(self, x: Tensor) -> Tensor | None:
+        """Output columns to keep, (1, k) or (b, 1)."""
+        if self.target is None or callable(self.target):
+            return None
+        given = self.target.cpu() if isinstance(self.target, Tensor) else self.target
+        integers = np.asarray(given)
+        if not np.issubdtype(integers.dtype, np.integer) or integers.size == 0:
+            raise TypeError(f"target must be None, int(s), a range or a function, got {self.target!r}")
+        columns = torch.from_numpy(integers.astype(np.int64)).to(x.device)
+        if self.several or columns.ndim == 0:
+            return columns.reshape(1, -1)
+        if columns.shape != (len(x),):
+            raise ValueError(
+                f"target has shape {tuple(columns.shape)}, expected one int per instance ({len(x)}); for several "
+                "outputs at once use a range"
+            )
+        return columns.reshape(-1, 1)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _classifies(model: Any) -> bool:
+    from sklearn.base import ClassifierMixin  # an estimator has imported it already
+
+    return isinstance(model, ClassifierMixin)
+
+
+def _caller(model: Any, example: Array) -> Callable[[Tensor], Any]:
+    """The model as a function of a tensor of rows: scikit-learn estimators see arrays or DataFrames, functions x's."""
+    if isinstance(model, nn.Module):
+        return model
+    if isinstance(model, type):
+        raise TypeError(f"model must be an object, got the class {model.__name__}")
+    predict = getattr(model, "predict_proba", None) or getattr(model, "predict", None)
+    if predict is None and not callable(model):
+        raise TypeError(
+            f"model must be a torch.nn.Module, an estimator with predict_proba or predict, or callable; got {model!r}"
+        )
+    function: Callable[[Any], Any] = predict or model
+    if predict is None and isinstance(example, Tensor):
+        return function
+    names = example.columns if isinstance(example, pd.DataFrame) else None
+    if predict is not None:  # as it was fitted: on names, which scikit-learn checks against x's own, or on arrays
+        fitted = getattr(model, "feature_names_in_", None)
+        names = fitted if fitted is None or names is None else names
+        if getattr(model, "predict_proba", None) is None and _classifies(model):
+            warn(
+                "this classifier has no predict_proba, so its labels are explained as numbers; pass "
+                "model.decision_function, or wrap it in CalibratedClassifierCV"
+            )
+    return partial(_on_arrays, function, names)
+
+
+def _on_arrays(function: Callable[[Any], Any], names: Any, rows: Tensor) -> Any:
+    """At the module's level, so that explanations can be pickled."""
+    array = rows.detach().cpu().numpy()
+    return function(array if names is None else pd.DataFrame(array, columns=names))

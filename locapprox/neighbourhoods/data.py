@@ -1,0 +1,92 @@
+"""Neighbourhoods made from a data set."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from locapprox._parts import Concise, whole_number
+from locapprox.models.inputs import as_tensor
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw
+from locapprox.neighbourhoods.placements import Additive
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NearestPoints(Concise, BaseNeighbourhood):
+    """The k points of a data set nearest to x₀ (Euclidean), each with weight 1: ξ = point − x₀.
+
+    They differ between instances and are all used, so n_samples is ignored and nothing is random.
+    """
+
+    data: Tensor  # (points, *input shape)
+    k: int
+
+    draws_at_once = True
+    interpolates = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", as_tensor(self.data, None))
+        if whole_number(self.k, "k") > len(self.data):
+            raise ValueError(f"k must be between 1 and the number of points, {len(self.data)}; got {self.k}")
+
+    def check(self, x: Tensor) -> None:
+        if tuple(self.data.shape[1:]) != tuple(x.shape[1:]):
+            raise ValueError(f"data has inputs of shape {tuple(self.data.shape[1:])}, x {tuple(x.shape[1:])}")
+        if not bool(torch.isfinite(torch.as_tensor(self.data)).all()):
+            raise ValueError("data has NaN or infinite values; leave those points out or fill them in")
+
+    def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
+        points, at = self.data.to(x).flatten(1), x.flatten(1)
+        exact = "donot_use_mm_for_euclid_dist"  # a matrix product would cancel
+        distance = torch.cdist(at.double(), points.double(), compute_mode=exact)
+        nearest = distance.topk(self.k, largest=False).indices
+        return Draw(points[nearest] - at[:, None], at.new_ones(self.k, dtype=torch.float64), n_fixed=self.k)
+
+    place = Additive.place
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LimeTabular(Concise, BaseNeighbourhood):
+    """lime's tabular neighbourhood with `discretize_continuous=False`: x_ξ = x₀ + scale ⊙ ξ.
+
+    lime draws z ~ Normal(0, I) and places it at mean + scale ⊙ z (the data's mean and standard deviation) or, with
+    `sample_around_instance=True`, at x₀ + scale ⊙ z. ξ is the standardised distance from x₀, on which lime measures
+    its kernel √exp(−‖ξ‖² / w²), w = ¾√d by default (`lime_tabular.py`); weights are of the standardised features.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    width: float | None = None
+    around_instance: bool = False
+
+    interpolates = False
+
+    def __post_init__(self) -> None:
+        if self.width is not None and not self.width > 0:
+            raise ValueError(f"width must be positive, or None for lime's ¾√d; got {self.width}")
+        if not bool((torch.as_tensor(self.scale) > 0).all()):
+            raise ValueError("scale must be positive in every feature; `LimeTabular.of_data` gives constant ones 1")
+
+    def check(self, x: Tensor) -> None:
+        for name in ("mean", "scale"):
+            shape = tuple(torch.as_tensor(getattr(self, name)).shape)
+            if shape not in ((), tuple(x.shape[1:])):
+                raise ValueError(f"{name} has shape {shape}, an input has {tuple(x.shape[1:])}")
+
+    @classmethod
+    def of_data(cls, data: Tensor, width: float | None = None, around_instance: bool = False) -> "LimeTabular":
+        rows = as_tensor(data, None)
+        scale = rows.std(0, correction=0)
+        return cls(rows.mean(0), torch.where(scale > 0, scale, 1.0), width, around_instance)
+
+    def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
+        d = x[0].numel()
+        xi = torch.randn(n, d, generator=rng, device=x.device, dtype=x.dtype)
+        if not self.around_instance:
+            xi = xi + ((self.mean.to(x) - x) / self.scale.to(x)).flatten(1)[:, None]
+        width = 2**0.5 * (0.75 * d**0.5 if self.width is None else self.width)
+        weight = torch.exp(-xi.double().square().sum(-1) / width**2)
+        return Draw(xi, weight)
+
+    def place(self, x: Tensor, xi: Tensor) -> Tensor:
+        return x.unsqueeze(1) + self.scale.to(x) * xi.reshape(*xi.shape[:-1], *x.shape[1:])

@@ -1,0 +1,194 @@
+"""Distributions of ξ. They know d, never x: where ξ is put is a placement's affair (`placements`).
+
+A quadrature rule is a distribution too: its nodes are ξ, its weights the weights. Binary masks are in `masks`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from locapprox._parts import Concise
+from locapprox.neighbourhoods.base import Draw, block_size
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """What users write: one method. What a class may say besides is declared by `BaseDistribution`."""
+
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        """At most n perturbations ξ ∈ Rᵈ on the generator's device; large n come in several calls."""
+        ...
+
+
+class BaseDistribution(ABC):
+    """A distribution that says more of itself than `draw`: derive from it and override what differs."""
+
+    draws_at_once: bool = False  # whether `draw` must see its whole budget n in one call: rows then depend on n
+    interpolates: bool | None = None  # whether rows have infinite weight; None: unknown
+    binary: bool = False  # whether every entry is 0 or 1, so that a removed feature may be missing in x
+    spread: float | None = None  # the least standard deviation of an entry, if known
+
+    @property
+    def kind(self) -> str:
+        """What seeds the draw beside seed, role and d."""
+        return type(self).__qualname__
+
+    @abstractmethod
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        """See `Distribution`."""
+
+    def blocks(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Iterator[Draw]:
+        """The draw of n rows, in blocks whose size depends on d alone."""
+        size = n if self.draws_at_once else block_size(d)
+        for start in range(0, n, size):
+            yield self.draw(d, min(size, n - start), rng, dtype)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DescribedDistribution(BaseDistribution):
+    """A class of a user's with the defaults of `BaseDistribution`; only its `draw` is read."""
+
+    own: Distribution
+
+    @property
+    def kind(self) -> str:
+        return type(self.own).__qualname__
+
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        return self.own.draw(d, n, rng, dtype)
+
+
+def described_distribution(distribution: Any) -> BaseDistribution:
+    """The distribution itself if it derives from `BaseDistribution`, else one that wraps it."""
+    if isinstance(distribution, BaseDistribution):
+        return distribution
+    if isinstance(distribution, type) or not callable(getattr(distribution, "draw", None)):
+        raise TypeError(f"distribution must have a method draw, like lx.Normal(0.1); got {distribution!r}")
+    return DescribedDistribution(distribution)
+
+
+def ones(xi: Tensor) -> Tensor:
+    """Weight 1 for every row."""
+    return torch.ones(xi.shape[0], dtype=torch.float64, device=xi.device)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Normal(Concise, BaseDistribution):
+    """ξ ~ Normal(0, diag σ²), σ > 0 a number or one per entry. With `antithetic`, draws come in pairs ξ, −ξ."""
+
+    sigma: float | Tensor
+    antithetic: bool = False
+
+    interpolates = False
+
+    def __post_init__(self) -> None:
+        try:
+            sigma = torch.as_tensor(self.sigma, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"sigma must be a number, or one per entry of the input; got {self.sigma!r}") from error
+        if not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
+            raise ValueError(f"sigma must be positive and finite, got {self.sigma}; for σ → 0 use vanilla_gradients()")
+        object.__setattr__(self, "spread", float(sigma.min()))
+
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        sigma = torch.as_tensor(self.sigma, dtype=dtype, device=rng.device).flatten()
+        if sigma.numel() not in (1, d):
+            raise ValueError(f"sigma has {sigma.numel()} entries, the input has {d}: give one number or one per entry")
+        unit = 2 if self.antithetic else 1
+        xi = sigma * torch.randn(n // unit, d, generator=rng, device=rng.device, dtype=dtype)
+        if self.antithetic:
+            xi = torch.stack([xi, -xi], dim=1).reshape(-1, d)
+        return Draw(xi, ones(xi), unit_size=unit)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CorrelatedNormal(Concise, BaseDistribution):
+    """ξ ~ Normal(0, covariance), for a positive definite covariance of the flattened input."""
+
+    covariance: Tensor
+
+    interpolates = False
+
+    @classmethod
+    def of_data(cls, data: Tensor, scale: float = 1.0) -> "CorrelatedNormal":
+        """scale² times the covariance of a data set (rows), which must have more rows than entries."""
+        rows = (data if isinstance(data, Tensor) else torch.from_numpy(np.array(data, float))).flatten(1).double()
+        return cls(scale**2 * torch.cov(rows.mT).reshape(rows.shape[1], -1))
+
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        covariance = torch.as_tensor(self.covariance).double()
+        if covariance.shape != (d, d):
+            raise ValueError(f"covariance must be ({d}, {d}) for inputs of {d} entries, got {tuple(covariance.shape)}")
+        factor, info = torch.linalg.cholesky_ex(covariance)
+        if int(info) or not bool(torch.isfinite(factor).all()):
+            raise ValueError("covariance must be positive definite: more data rows than entries are needed")
+        z = torch.randn(n, d, generator=rng, device=rng.device, dtype=dtype)
+        xi = z @ factor.to(z).mT
+        return Draw(xi, ones(xi))
+
+
+@dataclass(frozen=True, repr=False)
+class Uniform(Concise, BaseDistribution):
+    """One number t ~ Uniform(low, high) in all d entries of ξ."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    interpolates = False
+
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        t = torch.rand(n, 1, generator=rng, device=rng.device, dtype=dtype)
+        xi = (self.low + (self.high - self.low) * t).expand(n, d)
+        return Draw(xi, ones(xi))
+
+
+@dataclass(frozen=True, repr=False)
+class GaussLegendre(Concise, BaseDistribution):
+    """`Uniform(low, high)` by Gauss–Legendre quadrature with n nodes (exact for polynomials of degree 2n − 1).
+
+    The coarser rule interpolates on every second node. Whole budget at once: the nodes depend on n.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    draws_at_once = True
+    interpolates = False
+
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        nodes, weights, coarse = (torch.tensor(a, device=rng.device) for a in _gauss_legendre(n))
+        t = self.low + (self.high - self.low) * nodes.to(dtype)
+        return Draw(t[:, None].expand(n, d), weights, n_fixed=n, coarse_weight=coarse)
+
+
+@lru_cache(maxsize=32)
+def _gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes on (0, 1), weights, and the weights of the rule on every second node."""
+    from scipy.special import roots_legendre
+
+    nodes, weights = roots_legendre(n)  # O(n²); numpy's leggauss is O(n³), seconds for n = 1000
+    coarse = np.zeros(n)  # one node has no coarser rule, so weight 0, and its error is NaN: unknown
+    if n > 1:
+        half = nodes[::2]
+        moments = np.zeros(len(half))
+        moments[0] = 1.0  # the mean of P_0; all higher Legendre polynomials have mean 0
+        coarse[::2] = np.linalg.solve(np.polynomial.legendre.legvander(half, len(half) - 1).T, moments)
+    return (nodes + 1) / 2, weights / 2, coarse
+
+
+@dataclass(frozen=True, repr=False)
+class PointMass(Concise, BaseDistribution):
+    """ξ = value in all entries: the exact limit of a distribution that shrinks to a point. Ignores n."""
+
+    value: float
+    draws_at_once = True
+    interpolates = False
+
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        xi = torch.full((1, d), self.value, dtype=dtype, device=rng.device)
+        return Draw(xi, ones(xi), n_fixed=1)

@@ -1,0 +1,197 @@
+"""Placements: how ξ, whatever its distribution, is put around x₀."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from locapprox._parts import Concise, alike
+from locapprox.models.inputs import all_finite
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw
+from locapprox.neighbourhoods.baselines import (
+    Baseline,
+    BaselineLike,
+    Features,
+    Labels,
+    Values,
+    ensure_baseline,
+    ensure_labels,
+)
+from locapprox.neighbourhoods.distributions import BaseDistribution, Distribution, described_distribution
+from locapprox.neighbourhoods.kernels import ExponentialKernel
+
+
+class Placement(Concise, BaseNeighbourhood):
+    """What the two placements share: blocks come from the distribution, weights from the kernel."""
+
+    distribution: Distribution
+    kernel: ExponentialKernel | None
+    _draws: BaseDistribution
+
+    def __post_init__(self) -> None:
+        draws = described_distribution(self.distribution)
+        object.__setattr__(self, "_draws", draws)
+        for name in ("draws_at_once", "interpolates", "spread"):
+            object.__setattr__(self, name, getattr(draws, name))
+        if self.kernel is not None and not isinstance(self.kernel, ExponentialKernel):
+            raise TypeError(f"kernel must be None or lx.ExponentialKernel(…), got {self.kernel!r}")
+
+    @property
+    def kind(self) -> str:
+        return f"{type(self).__qualname__}/{self._draws.kind}"
+
+    def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
+        return self._weigh(x, self._draws.draw(self._dimension(x), n, rng, x.dtype))
+
+    def blocks(self, x: Tensor, n: int, rng: torch.Generator) -> Iterator[Draw]:
+        yield from (self._weigh(x, draw) for draw in self._draws.blocks(self._dimension(x), n, rng, x.dtype))
+
+    def advice(self, x: Tensor, n: int, rng: torch.Generator, rows: int) -> str:
+        if self.kernel is None:
+            return super().advice(x, n, rng, rows)
+        draw = self._draws.draw(self._dimension(x), min(n, 1024), rng, x.dtype)
+        return self.kernel.advice(draw, self._squared_distance(x, draw.xi.double()), n, rows)
+
+    def _weigh(self, x: Tensor, draw: Draw) -> Draw:
+        return draw if self.kernel is None else self.kernel.apply(draw, self._squared_distance(x, draw.xi.double()))
+
+    def _dimension(self, x: Tensor) -> int:
+        return x[0].numel()
+
+    def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
+        """‖x₀ − x_ξ‖² of every instance and row, (b, n)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Additive(Placement):
+    """x_ξ = x₀ + ξ, one entry of ξ per entry of x."""
+
+    distribution: Distribution
+    kernel: ExponentialKernel | None = None
+
+    def place(self, x: Tensor, xi: Tensor) -> Tensor:
+        return x.unsqueeze(1) + xi.reshape(*xi.shape[:-1], *x.shape[1:])
+
+    def to_input(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        return self.on_input(x, weights), x
+
+    def same_placement(self, other: BaseNeighbourhood) -> bool:
+        return type(other) is type(self)
+
+    def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
+        return xi.square().sum(-1).expand(len(x), -1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Multiplicative(Placement):
+    """x_ξ = b + (x₀ − b) ⊙ lift(ξ): ξ = 1 is the input, ξ = 0 the baseline b.
+
+    `baseline` is a number, one input (a tensor of the input's shape), one per instance (x's shape), a function from x
+    to one per instance (a blurred image, say), or `lx.Background(rows)`, a sample over which the model is averaged.
+    `features` labels the entries of an input 0 … d − 1 and `lift` copies one ξ per label onto them (a group of columns,
+    a patch, a superpixel); it broadcasts against the input's shape, or has a leading axis with one labelling per
+    instance. Default: every entry is a feature.
+    """
+
+    distribution: Distribution
+    baseline: BaselineLike = 0.0
+    features: Features | None = None
+    kernel: ExponentialKernel | None = None
+    _base: Baseline = field(init=False, repr=False, compare=False)
+    _labels: Labels = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "_base", ensure_baseline(self.baseline))
+        object.__setattr__(self, "_labels", ensure_labels(self.features))
+        object.__setattr__(self, "takes_missing", self._draws.binary)
+
+    def check(self, x: Tensor) -> None:
+        self._base.check(x)
+        self._labels.check(x)
+
+    def place(self, x: Tensor, xi: Tensor) -> Tensor:
+        missing = self.takes_missing and not all_finite(x)
+        if self._base.zero and not missing:
+            return x.unsqueeze(1) * self._labels.lift(x, xi)
+        base = self._base.of(x).unsqueeze(1)  # (b or 1, 1, m, *input shape)
+        lifted, inputs = self._labels.lift(x, xi).unsqueeze(2), x[:, None, None]
+        # 0 · NaN is NaN: a removed feature that is missing must not be touched
+        placed = torch.where(lifted == 0, base, inputs) if missing else torch.addcmul(base, inputs - base, lifted)
+        return placed.squeeze(2) if base.shape[2] == 1 else placed
+
+    def batches(self, x: Tensor) -> list[Tensor]:
+        return self._labels.batches(x)
+
+    def at(self, x: Tensor, instances: Tensor | slice) -> "Multiplicative":
+        return self._with(self._base.at(x, instances), self._labels.at(x, instances))
+
+    def joined(self, x: Tensor, others: Sequence[BaseNeighbourhood]) -> "Multiplicative":
+        same = [
+            other
+            for other in others
+            if isinstance(other, Multiplicative)
+            and alike(self.distribution, other.distribution)
+            and alike(self.kernel, other.kernel)
+        ]
+        if len(same) < len(others):
+            raise ValueError("explanations on different neighbourhoods cannot be joined")
+        base = self._base.joined(x, [other._base for other in same])
+        labels = self._labels.joined(x, [other._labels for other in same])
+        return self._with(base, labels)
+
+    def per_entry(self, x: Tensor, d: int) -> bool:
+        return self._labels.labels is None
+
+    def on_input(self, x: Tensor, weights: Tensor) -> Tensor:
+        d = self._dimension(x) if len(x) else weights.shape[-1]
+        if weights.shape[-1] != d:
+            raise ValueError(f"there are {weights.shape[-1]} weights per instance for {d} features")
+        return self._labels.lift(x, weights)
+
+    def from_input(self, x: Tensor, maps: Tensor) -> Tensor:
+        weights = self._labels.group_sum(x, maps) / self._labels.group_sum(x, torch.ones_like(maps))
+        size = float(maps.abs().max())
+        if not torch.allclose(self._labels.lift(x, weights.unsqueeze(1))[:, 0], maps, atol=1e-7 * size):
+            raise ValueError("a map must have one value on all entries of a feature; give one weight per feature")
+        return weights
+
+    def to_input(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The least-norm slopes s_j = w_g (x₀ − b)_j / Σ_{k∈g} (x₀ − b)_k², 0 where x₀ = b; the origin is b.
+
+        With a background sample b is its mean.
+        """
+        base = self._base.of(x).to(weights.dtype).mean(1)
+        gap = x.to(weights.dtype) - base
+        square = self._labels.group_sum(x, gap.square()).unsqueeze(1)
+        per_feature = torch.where(square > 0, weights / square, 0.0)
+        return self._labels.lift(x, per_feature) * gap.unsqueeze(1), base.expand(x.shape)
+
+    def same_placement(self, other: BaseNeighbourhood) -> bool:
+        if not isinstance(other, Multiplicative) or type(other) is not type(self):
+            return False
+        return alike(self._base, other._base) and alike(self._labels, other._labels)
+
+    def group_sum(self, x: Tensor, entries: Tensor) -> Tensor:
+        """(b, *input shape) -> (b, d), summed over each feature's entries."""
+        return self._labels.group_sum(x, entries)
+
+    def _with(self, base: Baseline, labels: Labels) -> "Multiplicative":
+        if base is self._base and labels is self._labels:
+            return self
+        baseline = base.values if isinstance(base, Values) and base is not self._base else self.baseline
+        return replace(self, baseline=baseline, features=self.features if labels is self._labels else labels.labels)
+
+    def _dimension(self, x: Tensor) -> int:
+        return self._labels.count(x)
+
+    def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
+        removed = (1 - xi).square()
+        if self.kernel is not None and self.kernel.measured_in == "xi":
+            return removed.sum(-1).expand(len(x), -1)
+        if not all_finite(x):
+            raise ValueError('x has NaN or infinite values, so the kernel has no distance in x: use measured_in="xi"')
+        gap = x.double().unsqueeze(1) - self._base.of(x).double()
+        return self._labels.group_sum(x, gap.square().mean(1)) @ removed.mT

@@ -1,0 +1,97 @@
+"""Statistical plots. matplotlib is imported when the first one is drawn."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
+else:
+    Axes = Any
+
+NEGATIVE, POSITIVE = "#b2182b", "#2166ac"
+
+
+def axes(ax: Axes | None) -> Axes:
+    """The given axes, or the current ones."""
+    from matplotlib import pyplot as plt
+
+    return plt.gca() if ax is None else ax
+
+
+def draw_image(values: np.ndarray, title: str, ax: Axes | None = None) -> Axes:
+    """(height, width) on a diverging scale about 0."""
+    ax = axes(ax)
+    limit = np.abs(values).max() or 1.0
+    ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.set_axis_off()
+    ax.set_title(title)
+    return ax
+
+
+def draw_bars(
+    names: Sequence[str], weights: np.ndarray, half: np.ndarray, top: int, title: str, ax: Axes | None = None
+) -> Axes:
+    """The largest weights with half the width of their intervals."""
+    ax = axes(ax)
+    order = np.argsort(np.abs(np.nan_to_num(weights)))[-top:]
+    colours = np.where(weights[order] < 0, NEGATIVE, POSITIVE).tolist()
+    ax.barh([names[i] for i in order], weights[order], xerr=half[order], color=colours, ecolor="0.3")
+    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.set_xlabel("weight (95 % interval)")
+    ax.set_title(title)
+    return ax
+
+
+def draw_points(
+    placed: np.ndarray,
+    weight: np.ndarray,
+    x: np.ndarray,
+    names: Sequence[str],
+    features: tuple[int, int],
+    title: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Rows (n, entries) in two of their entries, coloured by weight; those to interpolate as squares; x as a star."""
+    ax = axes(ax)
+    (i, j), finite = features, np.isfinite(weight)
+    dots = ax.scatter(placed[finite, i], placed[finite, j], c=weight[finite], s=8, cmap="viridis", alpha=0.6)
+    ax.figure.colorbar(dots, ax=ax, label="weight")
+    ax.scatter(*placed[~finite][:, [i, j]].T, marker="s", facecolor="none", edgecolor="k", label="interpolated")
+    ax.scatter(x[i], x[j], marker="*", s=120, color=NEGATIVE, label="the instance")
+    ax.set(xlabel=names[i], ylabel=names[j], title=title)
+    ax.legend(loc="best", fontsize="small")
+    return ax
+
+
+def draw_ranking(
+    names: Sequence[str], means: np.ndarray, half: np.ndarray, marked: str, label: str, title: str, ax: Axes | None
+) -> Axes:
+    """Dots with intervals, the first on top; the one that is `marked` in another colour."""
+    ax = axes(ax)
+    rows = np.arange(len(names))[::-1]
+    ax.errorbar(means, rows, xerr=half, fmt="none", ecolor="0.4", capsize=2)
+    ax.scatter(means, rows, c=[NEGATIVE if name == marked else POSITIVE for name in names], zorder=3)
+    ax.set_yticks(rows, names)
+    ax.set_xlabel(label)
+    ax.set_title(title)
+    return ax
+
+
+def draw_matrix(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, ax: Axes | None = None
+) -> Axes:
+    """A heat map with its numbers, every column on a scale of its own: columns differ in units."""
+    ax = axes(ax)
+    size = np.abs(values)
+    most = np.nanmax(size, axis=0, keepdims=True, initial=0.0)
+    shade = np.sqrt(np.divide(size, most, out=np.zeros_like(size), where=most > 0))
+    ax.imshow(np.ma.masked_invalid(shade), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for i, j in np.ndindex(*values.shape):
+        colour = "white" if shade[i, j] > 0.7 else "black"
+        ax.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", color=colour, fontsize="small")
+    ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(xlabel="neighbourhood", ylabel="method", title=title)
+    return ax

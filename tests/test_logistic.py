@@ -1,0 +1,147 @@
+"""Errors of the logistic surrogate: its Hessian by autograd, one Newton step by refits, coverage by counting."""
+
+from functools import cache
+
+import pytest
+import torch
+
+import locapprox as lx
+from locapprox._problem import Problem
+from locapprox.fit.logistic import minimise, start
+from locapprox.fit.logistic_errors import conjugate_gradients, curvature, losses
+from locapprox.fit.logistic_rows import kept_rows
+from locapprox.fit.sampling import samples
+
+F64 = torch.float64
+LOSSES = [lx.SquaredError(), lx.GradientMatching(), lx.SquaredError() + 0.5 * lx.GradientMatching()]
+NAMES = ["values", "gradients", "both"]
+
+
+def f(a):
+    """A probability that is no logistic function of a line."""
+    bent = 0.6 * torch.sin(2 * a[:, 0] * a[:, 1]) + 0.3 * a[:, 1] ** 2
+    return torch.sigmoid(1.2 * a[:, 0] - 0.8 * a[:, 1] + bent)
+
+
+X = torch.tensor([[0.3, -0.2], [-0.5, 0.7]], dtype=F64)
+NOISE = lx.Additive(lx.Normal(0.8))
+
+
+def rows_of(loss, n=40, where=NOISE):
+    sample = next(samples(Problem(f, X), where, n, 0, "fit"))
+    rows = kept_rows(sample, loss, True)[1]
+    return rows, minimise(rows, start(rows))
+
+
+def method(loss, where=NOISE):
+    return lx.Method("logistic", where, loss, lx.Logistic())
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=NAMES)
+def test_the_hessian_is_that_of_autograd(loss):
+    rows, theta = rows_of(loss)
+    total = rows.weight.sum(-1)
+    for problem in range(2):
+        one, at = rows.of(torch.tensor([problem])), theta[problem]
+        exact = torch.autograd.functional.hessian(lambda t, one=one: one.objective(t[None])[0], at)
+        mine = curvature(rows, theta).total()[problem]
+        torch.testing.assert_close(mine, total[problem] * exact / 2, rtol=1e-9, atol=1e-9)
+        for i in (0, 7):  # a row's own share of it, times a vector
+            row = torch.autograd.functional.hessian(
+                lambda t, one=one, i=i: one.weight[0, i] * losses(one, t.expand(1, len(one.X), -1))[0, i] / 2, at
+            )
+            v = torch.tensor([0.3, -1.0, 0.7], dtype=F64)
+            got = curvature(rows, theta).times(v.expand(2, len(rows.X), -1))[problem, i]
+            torch.testing.assert_close(got, row @ v, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("unit_size", [1, 2])
+@pytest.mark.parametrize("loss", LOSSES, ids=NAMES)
+def test_errors_and_loss_are_those_of_refits_without_each_unit(loss, unit_size):
+    """The jackknife by brute force; a Newton step is off by the square of a unit's influence."""
+    where = NOISE if unit_size == 1 else lx.Additive(lx.Normal(0.8, antithetic=True))
+    n, gaps = 300, {}
+    rows, theta = rows_of(loss, n, where)
+    e = lx.explain(f, X, method(loss, where), n_samples=n)
+    steps, left_out = [], []
+    for u in range(n // unit_size):
+        unit = slice(u * unit_size, (u + 1) * unit_size)
+        weight = rows.weight.clone()
+        weight[:, unit] = 0
+        without = minimise(type(rows)(loss, rows.X, weight, rows.y, rows.G, rows.exact, rows.exact_y), theta)
+        steps.append(theta - without)
+        left_out.append(losses(rows, without[:, None].expand(-1, n, -1))[:, unit].sum(-1))
+    units, steps = n // unit_size, torch.stack(steps)
+    variance = steps.square().sum(0) * (1 if loss.gradient == 0 else (units - 1) / units)
+    gaps["error"] = (e.standard_error / variance.sqrt()[:, :2] - 1).abs().max()
+    gaps["loss"] = (e.loss / (torch.stack(left_out).sum(0) / n) - 1).abs().max()
+    print({name: float(gap) for name, gap in gaps.items()})
+    assert gaps["error"] < 0.02
+    assert gaps["loss"] < 0.002
+
+
+def test_conjugate_gradients_solve_and_tell_what_is_indefinite():
+    torch.manual_seed(0)
+    root = torch.randn(3, 5, 4, 4, dtype=F64)
+    A = root @ root.mT + 0.1 * torch.eye(4, dtype=F64)
+    right = torch.randn(3, 5, 4, dtype=F64)
+    times = lambda v: (A @ v[..., None])[..., 0]  # noqa: E731
+    found, lost = conjugate_gradients(times, lambda v: v, right)
+    torch.testing.assert_close(found, torch.linalg.solve(A, right), rtol=1e-6, atol=1e-6)
+    assert not lost.any()
+    A[1, 2] -= 100 * torch.eye(4, dtype=F64)
+    assert conjugate_gradients(times, lambda v: v, right)[1].tolist() == [False, True, False]
+
+
+def test_degrees_and_single_units_as_for_a_linear_surrogate(given):
+    """Of one sampled pair beside enumerated rows nothing is known: NaN, as from Linear, and not 0."""
+    e = lx.explain(f, X, method(lx.SquaredError()), n_samples=12)
+    assert e.degrees_of_freedom.tolist() == [9.0, 9.0]
+    e = lx.explain(f, X, method(lx.GradientMatching()), n_samples=50)
+    assert e.degrees_of_freedom.tolist() == [49.0, 49.0]
+    xi = torch.randn(22, 2, generator=torch.Generator().manual_seed(3), dtype=F64)
+    draw = lx.Draw(xi, torch.ones(22, dtype=F64), unit_size=2, n_fixed=20)
+    for loss in LOSSES[:2]:
+        for surrogate in (lx.Logistic(), lx.Linear()):
+            one = lx.explain(f, X, lx.Method("one pair", given(draw), loss, surrogate))
+            assert one.standard_error.isnan().all(), (loss, surrogate)
+    fixed = lx.explain(f, X, method(lx.SquaredError(), given(lx.Draw(xi, torch.ones(22, dtype=F64), n_fixed=22))))
+    assert (fixed.standard_error == 0).all()
+    assert fixed.degrees_of_freedom.isinf().all()
+
+
+@cache
+def truth_of(loss):
+    return lx.explain(f, X, method(loss), n_samples=100_000, seed=10**6, progress=False).weights
+
+
+def coverage(loss, n, seeds):
+    """Share of 95 % intervals that hold the weights of 100,000 draws, among those that are known, and their number."""
+    truth = truth_of(loss)
+    held = known = 0
+    for seed in range(seeds):
+        low, high = lx.explain(f, X, method(loss), n_samples=n, seed=seed, progress=False).interval()
+        some = low.isfinite()
+        held, known = held + int(((low <= truth) & (truth <= high) & some).sum()), known + int(some.sum())
+    return held / known, known / (4 * seeds)
+
+
+@pytest.mark.parametrize("n", [12, 50, 500])
+@pytest.mark.parametrize("loss", LOSSES, ids=NAMES)
+def test_intervals_cover(loss, n):
+    """.95 within 2 points and the sampling error of 100 seeds (four weights each, whose errors are dependent)."""
+    share, known = coverage(loss, n, 100)
+    print(f"covered {share:.3f}, known {known:.3f}")
+    assert abs(share - 0.95) < 0.02 + 2 * (0.95 * 0.05 / 100) ** 0.5
+    assert known > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [12, 50, 500])
+@pytest.mark.parametrize("loss", LOSSES, ids=NAMES)
+def test_intervals_cover_long(loss, n):
+    """93 to 97 % over 1,000 seeds."""
+    share, known = coverage(loss, n, 1000)
+    print(f"covered {share:.3f}, known {known:.3f}")
+    assert 0.93 <= share <= 0.97
+    assert known > 0.9

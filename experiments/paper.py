@@ -1,6 +1,6 @@
 """python -m experiments.paper: every experiment of Han et al. (2022) on WHO and HELOC, the theory, and the figures.
 
-python -m experiments.paper --list                         the tasks, and what is done
+python -m experiments.paper --list                            the tasks, and what is done
 python -m experiments.paper --only correspondence '*/who-*'   those whose name begins with, or matches, a pattern
 
 Finished tasks are kept: after an interruption the same command goes on, and ends with the same results.

@@ -131,3 +131,43 @@ def test_a_surrogate_that_is_zero_at_the_test_point_is_still_affine():
     x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     frame = lx.faithfulness(lambda z: z[:, 0] + z[:, 1] ** 2, x, [lx.kernel_shap()], [lx.c_lime()]).table
     assert frame["error"][0] == pytest.approx(2 * 0.1**4, rel=0.3)  # g = x₁: what is left is Var of 0.01 χ²(1)
+
+
+class PlainNoise:
+    """Gaussian noise, and nothing else."""
+
+    def draw(self, x, n, rng):
+        return lx.Draw(0.3 * torch.randn(n, x.shape[1], generator=rng, dtype=x.dtype), torch.ones(n))
+
+    def place(self, x, xi):
+        return x[:, None] + xi
+
+
+def refuse(self, *_):
+    raise AssertionError("read")
+
+
+OWN = dict.fromkeys(("kernel", "check", "at", "stream", "batches", "blocks", "on_input", "to_input", "advice"), refuse)
+OWN |= {"features": ["age", "dose"], "distribution": "skewed", "whole_budget": "no", "draws_at_once": "x", "kind": 3}
+OWN |= {"interpolates": "?", "spread": "wide", "takes_missing": 5, "binary": None, "__qualname__": "PlainNoise"}
+
+
+@pytest.mark.parametrize("loss", [lx.SquaredError(), lx.GradientMatching()], ids=["values", "gradients"])
+def test_attributes_of_a_users_own_meaning_are_not_read(loss):
+    """0.1 lost column names, changed the shape of weights or died in the engine over each of these."""
+    own = type("PlainNoise", (PlainNoise,), OWN)()
+    x = pd.DataFrame(np.random.default_rng(0).normal(size=(3, 4)), columns=list("abcd"))
+    lx.check_neighbourhood(own, x)
+    odd, plain = (
+        lx.explain(lambda frame: (frame["a"] * frame["b"]).to_numpy(), x, lx.Method("", where, lx.SquaredError()))
+        if not loss.gradient
+        else lx.explain(lambda a: a.prod(1), torch.tensor(x.to_numpy()), lx.Method("", where, loss), n_samples=1500)
+        for where in (own, PlainNoise())
+    )
+    assert odd.feature_names == plain.feature_names
+    for name in ("weights", "intercept", "standard_error", "loss"):
+        assert torch.equal(getattr(odd, name), getattr(plain, name)), name
+    inputs = x if not loss.gradient else torch.tensor(x.to_numpy())
+    assert torch.equal(odd.predict(inputs), plain.predict(inputs))
+    assert torch.equal(odd.on_input(), plain.on_input())
+    assert torch.equal(odd.validate(50), plain.validate(50))

@@ -513,6 +513,32 @@ def test_gradient_rows_equal_the_stacked_system(given, exact, loss):
         torch.testing.assert_close(theta_of(e)[i], theta, rtol=0, atol=1e-10)
 
 
+class Late:
+    """Its first infinite weight comes in the second block of 1,024 rows, and nothing says so before."""
+
+    def draw(self, x, n, rng):
+        xi, weight = torch.randn(n, x.shape[1], generator=rng, dtype=x.dtype), torch.ones(n, dtype=F64)
+        weight[: int(n < 1024)] = torch.inf
+        return lx.Draw(xi, weight)
+
+    def place(self, x, xi):
+        return x[:, None] + xi
+
+
+@pytest.mark.parametrize(
+    "loss", [lx.SquaredError() + 0.3 * lx.GradientMatching(), lx.GradientMatching()], ids=["sobolev", "gradients"]
+)
+def test_a_row_to_interpolate_in_the_second_block_alone(loss, draw_of):
+    x = randn(3, 4)
+    e = lx.explain(f, x, lx.Method("late", Late(), loss), n_samples=1500)
+    draw = draw_of(Late(), x, 1500)
+    assert draw.weight.isinf().nonzero().tolist() == [[1024]]
+    for i in range(3):
+        torch.testing.assert_close(theta_of(e)[i], stacked(x[i], draw.xi, draw.weight, loss), rtol=0, atol=1e-9)
+    assert (e.standard_error > 0).all()
+    assert (e.degrees_of_freedom == 19).all()  # by twenty groups
+
+
 def test_mean_gradient_error_counts_units(given):
     """Weighted mean of unit sums: variance U/(U−1) Σ W² (ḡ_u − w)² / (Σ W)², for pairs and single rows."""
     x, xi, weight = randn(2, 3), randn(60, 3, seed=1), randn(60, seed=2).exp()

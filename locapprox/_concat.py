@@ -1,6 +1,6 @@
 """Explanations of some instances each, as one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,13 +11,17 @@ from locapprox._parts import alike
 from locapprox.neighbourhoods.base import Neighbourhood
 
 
-def concat(explanations: Sequence[Explanation]) -> Explanation:
+def concat(explanations: Iterable[Explanation]) -> Explanation:
     """One explanation of the instances of several, in their order; all by one method, of inputs of one shape.
 
     What differs between their settings becomes None. Raises ValueError naming what cannot be joined.
     """
+    explanations = list(explanations)
     if not explanations:
         raise ValueError("explanations is empty")
+    wrong = [type(e).__name__ for e in explanations if not isinstance(e, Explanation)]
+    if wrong:
+        raise TypeError(f"explanations must be Explanations, got {', '.join(wrong)}")
     first, others = explanations[0], explanations[1:]
     for e in others:
         same = {

@@ -35,9 +35,16 @@ class Explainer(Concise):
     is_function_approximation: bool = True
     like: Method | None = None
 
+    def __post_init__(self) -> None:
+        if not callable(self.function) or not isinstance(self.is_function_approximation, bool):
+            raise TypeError(f"Explainer(name, function, is_function_approximation, like): got {self!r}")
+
     def __call__(self, model: Any, x: Array, target: Any = None) -> Tensor:
-        """Maps of x's shape. Raises ValueError naming the explainer if they are not."""
-        given = self.function(model, x, target)
+        """Maps of x's shape. Raises ValueError naming the explainer if it fails or they are not."""
+        try:
+            given = self.function(model, x, target)
+        except Exception as error:
+            raise ValueError(f"explainer {self.name!r} failed: {type(error).__name__}: {error}") from error
         try:
             maps = given.detach() if isinstance(given, Tensor) else torch.as_tensor(np.array(given))
         except (TypeError, ValueError, RuntimeError) as error:

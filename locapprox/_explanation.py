@@ -73,15 +73,17 @@ class Explanation:
 
     def __getitem__(self, instances: Any) -> "Explanation":
         """Of some of the instances: an int (one of them), a slice, a list of ints or Booleans. The axis stays."""
-        if isinstance(instances, tuple):
-            raise TypeError("an explanation is indexed by instances alone; index e.weights for features")
-        i = torch.arange(len(self))[instances].reshape(-1)
+        if isinstance(instances, tuple | str | bool) or instances is None or instances is ...:
+            raise TypeError(
+                f"an explanation is indexed by instances alone, got {instances!r}; see e.weights for features"
+            )
+        i = torch.from_numpy(np.arange(len(self))[instances].reshape(-1).copy())
         inside, where, own = self._inside, self._where, i.to(self.x.device)
         here = where.at(self.x, own)
         affine = None if inside.affine is None else (inside.affine[0][own], inside.affine[1][own])
         parts = {name: getattr(self, name)[i.to(getattr(self, name).device)] for name in (*ARRAYS, "x")}
         if len(i) and not inside.per_entry:  # less padding
-            d = int((~parts["weights"].isnan()).flatten(0, -2).any(0).sum())
+            d = _width(parts["weights"])
             parts |= {name: parts[name][..., :d] for name in ("weights", "standard_error")}
         return replace(
             self,
@@ -108,14 +110,13 @@ class Explanation:
     def validate(self, n: int = 1000, seed: int | None = None) -> Tensor:
         """The mean loss on n fresh draws of the neighbourhood, like `loss`."""
         problem = self._problem("validate")
-        seed = whole_number(self.settings["seed"] if seed is None else seed, "seed", least=0)
-        n = whole_number(n, "n")
+        seed, n = self._setting("seed", seed), whole_number(n, "n")
         weights, intercept = self._by_score(self.weights), self.intercept.reshape(len(self), -1)
         loss = torch.full_like(intercept, torch.nan)
         with problem.evaluating(warns=True):
             for sample in samples(problem, self._where, n, seed, "validate"):
                 i = sample.instances
-                some = weights[i][..., : int((~weights[i[0], 0].isnan()).sum())]
+                some = weights[i][..., : _width(weights[i])]
                 loss[i] = mean_loss(sample, some, intercept[i], self.method.loss, self._inside.link)
         return loss.reshape(self.loss.shape)
 
@@ -148,18 +149,24 @@ class Explanation:
         out = self._where.on_input(self.x, self._by_score(self.weights))
         return out if self._inside.several else out[:, 0]
 
-    def points(self, instance: int = 0, n: int | None = None) -> tuple[Draw, Tensor]:
+    def points(self, instance: int = 0, n: int | None = None, seed: int | None = None) -> tuple[Draw, Tensor]:
         """What the fit saw around one instance: the draw (its first n rows) and the inputs x_ξ (n, *shape)."""
         if whole_number(instance, "instance", least=0) >= len(self):
             raise ValueError(f"instance must be below {len(self)}, the number of instances; got {instance}")
         one = torch.tensor([instance], device=self.x.device)
         here, x = self._where.at(self.x, one), self.x[one]
-        n = whole_number(self.settings["n_samples"] if n is None else n, "n")
-        draws = list(here.blocks(x, n, generator(self.settings["seed"], here, "fit", self.x)))
-        xi = torch.cat([draw.xi.flatten(0, -2) for draw in draws])
-        weight = torch.cat([draw.weight.flatten() for draw in draws])
-        n_fixed, last = sum(draw.n_fixed for draw in draws), draws[-1]
-        return Draw(xi, weight, last.unit_size, n_fixed, last.coarse_weight), here.place(x, xi)[0]
+        whole, rng = self._setting("n_samples"), generator(self._setting("seed", seed), here, "fit", self.x)
+        first = None if n is None else whole_number(n, "n")
+        draws: list[Draw] = []
+        for draw in here.blocks(x, whole, rng):
+            draws.append(draw)
+            if first is not None and sum(draw.weight.shape[-1] for draw in draws) >= first:
+                break
+        xi = torch.cat([draw.xi.flatten(0, -2) for draw in draws])[:first]
+        weight = torch.cat([draw.weight.flatten() for draw in draws])[:first]
+        n_fixed, last = min(sum(draw.n_fixed for draw in draws), len(xi)), draws[-1]
+        coarse = None if last.coarse_weight is None else last.coarse_weight[:first]
+        return Draw(xi, weight, last.unit_size, n_fixed, coarse), here.place(x, xi)[0]
 
     def to_frame(self) -> pd.DataFrame:
         """Long form: one row per instance (, score) and feature."""
@@ -215,6 +222,11 @@ class Explanation:
             arrays["slopes"], arrays["origin"] = self._on_inputs()
         return write(path, {name: part.cpu().numpy() for name, part in arrays.items()}, meta)
 
+    def _setting(self, name: str, given: int | None = None) -> int:
+        if given is None and self.settings[name] is None:
+            raise ValueError(f"{name} differs between the explanations that were joined: say {name}=")
+        return whole_number(self.settings[name] if given is None else given, name, least=0)
+
     @property
     def _where(self) -> BaseNeighbourhood:
         return described(self.method.neighbourhood)
@@ -238,6 +250,12 @@ class Explanation:
         if self._inside.affine is not None:
             return self._inside.affine
         return self._where.to_input(self.x, self._by_score(self.weights).nan_to_num())
+
+
+def _width(weights: Tensor) -> int:
+    """Features of the instance that has most: what follows is padding."""
+    known = (~weights.isnan()).flatten(0, -2).any(0).nonzero()
+    return int(known.max()) + 1 if len(known) else weights.shape[-1]
 
 
 def load(path: str | Path) -> Explanation:

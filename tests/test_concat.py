@@ -125,3 +125,16 @@ def test_given_numbers_join(x):
     torch.testing.assert_close(joined.predict(x), e[[3, 4, 0, 1, 2]].predict(x))
     with pytest.raises(ValueError, match="differ in their methods"):
         lx.concat([e, lx.as_explanation(x, x, lx.smoothgrad(), name="other")])
+
+
+def test_parts_of_different_draws_ask_which(tanh_net, x):
+    parts = [lx.explain(tanh_net, x[i : i + 1], lx.c_lime(), n_samples=60, seed=i) for i in range(2)]
+    whole = lx.concat(part for part in parts)
+    assert whole.settings["seed"] is None
+    torch.testing.assert_close(whole.validate(30, seed=5), torch.cat([part.validate(30, seed=5) for part in parts]))
+    assert torch.equal(whole.points(1, seed=1)[1], parts[1].points()[1])
+    for call in (whole.validate, whole.points):
+        with pytest.raises(ValueError, match="seed differs between the explanations that were joined: say seed="):
+            call()
+    with pytest.raises(TypeError, match="Explanation"):
+        lx.concat([parts[0], 3])

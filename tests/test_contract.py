@@ -379,18 +379,23 @@ def test_every_distribution_keeps_its_contract(distribution):
 
 
 class Plain:
-    """A surrogate as a user writes one: least squares from the sample's blocks and values."""
+    """A surrogate as a user writes one: weighted least squares from the sample's blocks and values."""
+
+    blocks = staticmethod(list)
+    weighs = met = True
 
     def fit(self, sample, loss):
-        if loss.gradient:
-            raise ValueError("Plain needs values")
-        blocks = list(sample.blocks())
+        blocks = self.blocks(sample.blocks())
+        if loss.gradient or (self.met and len(blocks[0].exact)):
+            raise ValueError("Plain needs values, and interpolates nothing")
         X = torch.cat([sample.design(block, True) for block in blocks])
-        y = torch.cat([sample.values(block)[1] for block in blocks], -1)
-        theta = torch.linalg.lstsq(X, y.flatten(0, 1).mT).solution.mT.unflatten(0, y.shape[:2])
-        loss = (y - theta @ X.mT).square().mean(-1)
-        unknown = torch.full_like(theta[..., :-1], torch.nan)
-        return lx.Fit(theta[..., :-1], theta[..., -1], unknown, loss, y.var(-1, correction=0))
+        y = torch.cat([sample.values(block)[1] for block in blocks], -1)  # (b, k, n)
+        w = torch.cat([block.weight for block in blocks], -1)[:, None].expand_as(y)
+        w = w if self.weighs else torch.ones_like(w)
+        theta = torch.linalg.solve(X.mT @ (w[..., None] * X), ((w * y) @ X)[..., None])[..., 0]
+        mean = (w * y).sum(-1, keepdim=True) / w.sum(-1, keepdim=True)
+        loss, constant = (((w * r.square()).sum(-1) / w.sum(-1)) for r in (y - theta @ X.mT, y - mean))
+        return lx.Fit(theta[..., :-1], theta[..., -1], torch.full_like(theta[..., :-1], torch.nan), loss, constant)
 
 
 def changed(**parts):
@@ -413,7 +418,10 @@ BROKEN_SURROGATES = {
     "the same sample must give the same fit": changed(weights=lambda w: w + next(COUNT)),
     "an instance alone must be fitted as among others": changed(weights=lambda w: w + w.mean() * (len(w) > 1)),
     "the global random state": changed(weights=lambda w: w + 0 * torch.rand(1)),
-    "the variance of f": changed(constant_loss=lambda part: part * 1.01),
+    "the weighted variance of f": changed(constant_loss=lambda part: part * 1.01),
+    "constant_loss must be": type("Plain", (Plain,), {"weighs": False})(),
+    "constant_loss must": type("Plain", (Plain,), {"blocks": staticmethod(lambda blocks: [next(blocks)])})(),
+    "rows to interpolate": type("Plain", (Plain,), {"met": False})(),
 }
 
 

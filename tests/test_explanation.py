@@ -529,3 +529,22 @@ def test_targets_that_name_the_same_output_in_several_ways(three_outputs, x):
             with pytest.raises(ValueError, match="validate needs the model"):
                 lx.concat(pair).validate()
     assert lx.concat([none, none]).validate(20).shape == (10,)
+
+
+def test_points_are_the_first_of_what_the_fit_saw(tanh_net, x):
+    """A design that depends on n (enumerated sizes first) is that of the fit, cut off."""
+    e = lx.explain(tanh_net, x, lx.kernel_shap(), n_samples=40)
+    whole, some = e.points(1), e.points(1, n=9)
+    assert len(whole[0].xi) == 40
+    assert torch.equal(some[0].xi, whole[0].xi[:9])
+    assert torch.equal(some[0].weight, whole[0].weight[:9])
+    assert torch.equal(some[1], whole[1][:9])
+
+
+def test_indices_are_of_instances(tanh_net, x):
+    e = lx.explain(tanh_net, x, lx.c_lime(), n_samples=60)
+    assert torch.equal(e[::-1].weights, e.weights.flip(0))
+    assert torch.equal(e[pd.Series([4, 0])].weights, e.weights[[4, 0]])
+    for bad in (None, ..., True, "a", (0, 1)):
+        with pytest.raises(TypeError, match="indexed by instances alone"):
+            e[bad]

@@ -1,5 +1,6 @@
 """Errors of the logistic surrogate: its Hessian by autograd, one Newton step by refits, coverage by counting."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -68,7 +69,7 @@ def test_errors_and_loss_are_those_of_refits_without_each_unit(loss, unit_size):
         unit = slice(u * unit_size, (u + 1) * unit_size)
         weight = rows.weight.clone()
         weight[:, unit] = 0
-        without = minimise(type(rows)(loss, rows.X, weight, rows.y, rows.G, rows.exact, rows.exact_y), theta)
+        without = minimise(replace(rows, weight=weight), theta)
         steps.append(theta - without)
         left_out.append(losses(rows, without[:, None].expand(-1, n, -1))[:, unit].sum(-1))
     units, steps = n // unit_size, torch.stack(steps)
@@ -80,6 +81,34 @@ def test_errors_and_loss_are_those_of_refits_without_each_unit(loss, unit_size):
     assert gaps["loss"] < 0.002
 
 
+@pytest.mark.parametrize("loss", LOSSES, ids=NAMES)
+def test_beside_rows_to_interpolate_too(loss):
+    """Coalitions: the empty and the full one interpolated, sizes enumerated, pairs of masks as units."""
+    d, n = 6, 50
+    w = torch.linspace(-1, 1.5, d, dtype=F64)
+
+    def g(a):
+        return torch.sigmoid(a @ w + 0.4 * torch.sin(3 * a[:, 0] * a[:, 1]) * a[:, 2])
+
+    x = torch.linspace(0.5, 1.5, d, dtype=F64)[None]
+    where = lx.Multiplicative(lx.ShapleyMasks())
+    sample = next(samples(Problem(g, x), where, n, 0, "fit"))
+    blocks, rows = kept_rows(sample, loss, True)
+    fixed, theta = sum(block.n_fixed for block in blocks), minimise(rows, start(rows))
+    steps = []
+    for u in range((len(rows.X) - fixed) // 2):
+        weight = rows.weight.clone()
+        weight[:, fixed + 2 * u : fixed + 2 * u + 2] = 0
+        steps.append(theta - minimise(replace(rows, weight=weight), theta))
+    units, steps = len(steps), torch.stack(steps)
+    assert units >= 8
+    error = ((units - 1) / units * (steps - steps.mean(0)).square().sum(0)).sqrt()
+    e = lx.explain(g, x, lx.Method("masks", where, loss, lx.Logistic()), n_samples=n)
+    ratio = e.standard_error / error[:, :d]
+    print(ratio)
+    assert (ratio - 1).abs().max() < 0.1
+
+
 def test_conjugate_gradients_solve_and_tell_what_is_indefinite():
     torch.manual_seed(0)
     root = torch.randn(3, 5, 4, 4, dtype=F64)
@@ -88,6 +117,12 @@ def test_conjugate_gradients_solve_and_tell_what_is_indefinite():
     times = lambda v: (A @ v[..., None])[..., 0]  # noqa: E731
     found, lost = conjugate_gradients(times, lambda v: v, right)
     torch.testing.assert_close(found, torch.linalg.solve(A, right), rtol=1e-6, atol=1e-6)
+    assert not lost.any()
+    N = torch.linalg.qr(torch.randn(4, 2, dtype=F64))[0]  # on a subspace, with a preconditioner that knows no other
+    onto, inverse = N @ N.mT, N @ torch.linalg.inv(N.mT @ A.mean((0, 1)) @ N) @ N.mT
+    found, lost = conjugate_gradients(lambda v: times(v) @ onto, lambda v: v @ inverse, right @ onto)
+    expected = (N @ torch.linalg.solve(N.mT @ A @ N, N.mT @ right[..., None]))[..., 0]
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
     assert not lost.any()
     A[1, 2] -= 100 * torch.eye(4, dtype=F64)
     assert conjugate_gradients(times, lambda v: v, right)[1].tolist() == [False, True, False]

@@ -523,3 +523,16 @@ def test_joined_is_the_inverse_of_at():
         assert whole.same_placement(where.at(x, torch.tensor(order)))
         with pytest.raises(ValueError, match="cannot be joined"):
             where.joined(x, [lx.Multiplicative(lx.FairMasks(), 0.25), lx.Additive(lx.Normal(0.1))])
+
+
+def test_one_labelling_with_a_leading_axis_is_for_all(tanh_net, x):
+    """captum's feature_mask is (1, …); 0.1 took it for the first instance's own, and left the others NaN."""
+    labels = torch.tensor([0, 1, 1, 2, 0, 2])
+    plain, leading = (lx.explain(tanh_net, x, lx.kernel_shap(features=f)) for f in (labels, labels[None]))
+    assert torch.equal(plain.weights, leading.weights)
+    assert leading.weights.isfinite().all()
+
+
+def test_labels_with_different_counts_keep_the_contract(x):
+    labels = torch.tensor([[0, 1, 2, 2, 1, 0], [0, 1, 2, 3, 4, 0], [0, 1, 0, 1, 0, 1], [0, 0, 0, 1, 1, 1], [0] * 6])
+    lx.check_neighbourhood(lx.kernel_shap(features=labels).neighbourhood, x)

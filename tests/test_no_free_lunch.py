@@ -1,6 +1,7 @@
 """No free lunch: the statement on small runs, its statistic by hand, what users bring, and the figure."""
 
 import itertools
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -148,7 +149,8 @@ def test_the_figure_has_a_panel_per_model_and_says_what_it_shows(results, tmp_pa
 def test_from_the_command_line_with_ones_own_table_and_neighbourhood(mine):
     words = "--data my.csv --target y --neighbourhoods my_code:Sphere --points 6 --n-samples 300 --width 3 --seeds 1"
     command = [sys.executable, "-m", "experiments.no_free_lunch", *words.split(), "--out", "out"]
-    subprocess.run(command, check=True, capture_output=True, timeout=250)
+    elsewhere = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run(command, check=True, capture_output=True, timeout=250, env=elsewhere)
     matrix = pd.read_csv("out/no_free_lunch/my-mlp/matrix.csv")
     assert matrix["neighbourhood"].unique()[-1] == "Sphere"
     assert len(matrix) == 9 * 9

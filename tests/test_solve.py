@@ -528,10 +528,11 @@ class Late:
 @pytest.mark.parametrize(
     "loss", [lx.SquaredError() + 0.3 * lx.GradientMatching(), lx.GradientMatching()], ids=["sobolev", "gradients"]
 )
-def test_a_row_to_interpolate_in_the_second_block_alone(loss, draw_of):
+@pytest.mark.parametrize("n", [1025, 1500], ids=["alone", "beside others"])
+def test_a_row_to_interpolate_in_the_second_block_alone(loss, n, draw_of):
     x = randn(3, 4)
-    e = lx.explain(f, x, lx.Method("late", Late(), loss), n_samples=1500)
-    draw = draw_of(Late(), x, 1500)
+    e = lx.explain(f, x, lx.Method("late", Late(), loss), n_samples=n)
+    draw = draw_of(Late(), x, n)
     assert draw.weight.isinf().nonzero().tolist() == [[1024]]
     for i in range(3):
         torch.testing.assert_close(theta_of(e)[i], stacked(x[i], draw.xi, draw.weight, loss), rtol=0, atol=1e-9)

@@ -51,6 +51,8 @@ def check_explanations(problem: Problem, explanations: Mapping[str, Explanation]
             )
         if problem.several or e._inside.several or e.x.shape != problem.x.shape:
             raise ValueError(f"methods: {name!r} must explain one score of each of the instances x (target)")
+        if not torch.allclose(e.x.to(problem.x), problem.x, equal_nan=True):
+            raise ValueError(f"methods: {name!r} explains other instances than x")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,8 @@ class Matrix:
 
     def explanation(self, name: str, part: Any, seed: int) -> Explanation:
         with naming("method", name):
-            return as_explanation_of(self.problem, name, part, self.n(name), seed, self.like)
+            n = self.n(name) if isinstance(part, Method) else 0
+            return as_explanation_of(self.problem, name, part, n, seed, self.like)
 
     def of_explanations(
         self, explanations: Mapping[str, Explanation], seed: int, bar: Bar | None = None

@@ -122,7 +122,8 @@ def faithfulness(
 
     Other arguments:
         n_samples: draws for each fit, and as many others for each column: all methods share a column's draw, and no
-            model call is spent on a method beyond its fit. One number for all, or a dict of one for every name.
+            model call is spent on a method beyond its fit. One number for all, or a dict with one for every
+            Method and neighbourhood.
         replicates: fits and measures again with seed + 1, …, for intervals that hold for other draws, too.
         level: of the intervals of `summary` and `verdict`.
         intercept: "refitted", the weighted mean of f(x_ξ) − w · ξ over the column's rows of finite weight, since an
@@ -146,7 +147,8 @@ def faithfulness(
     seed, replicates = whole_number(seed, "seed", least=0), whole_number(replicates, "replicates")
     level, parts = share(level, "level"), named(methods, "methods")
     columns = list(columns_of(_named_columns(neighbourhoods)))
-    n_samples = _numbers(n_samples, [*parts, *(column.name for column in columns)])
+    fitted = [name for name, part in parts.items() if isinstance(part, Method)]
+    n_samples = _numbers(n_samples, [*fitted, *(column.name for column in columns)])
     matrix = Matrix(Problem(model, x, target, batch_size), parts, columns, n_samples, intercept, like)
     total = replicates * (len(parts) + len(columns))
     with tqdm(total=total, desc="faithfulness", delay=2, leave=False, disable=not progress) as bar:

@@ -7,12 +7,14 @@ def paired(values: pd.Series, level: float) -> tuple[float, float]:
     """The mean over (instance, replicate) and half its t interval for other instances and other draws.
 
     Its variance is that over instances / instances plus that over replicate draws / replicates; degrees of freedom by
-    Welch and Satterthwaite. One instance speaks for itself only.
+    Welch and Satterthwaite. One instance speaks for itself only; of one instance and one draw nothing is known: NaN.
     """
     from scipy.special import stdtrit
 
     wide = values.unstack("replicate")
     parts = [by.var() / len(by) for by in (wide.mean(axis=1), wide.mean(axis=0)) if len(by) > 1]
+    if not parts:
+        return float(wide.to_numpy().mean()), float("nan")
     variance = sum(parts)
     sizes = [len(by) for by in (wide.index, wide.columns) if len(by) > 1]
     spread = sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))

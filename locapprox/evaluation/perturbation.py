@@ -183,6 +183,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _sizes(name: str, given: Any, x: Tensor, mask: Multiplicative, d: int, kind: Kind) -> Float[Tensor, "b d"]:
+    if isinstance(given, Explanation) and given.x.shape == x.shape and not torch.allclose(given.x.to(x), x):
+        raise ValueError(f"explanations: {name!r} explains other instances than x")
     try:
         w = torch.as_tensor(given.weights if isinstance(given, Explanation) else given).detach().to(x.device)
     except (TypeError, ValueError, RuntimeError) as error:

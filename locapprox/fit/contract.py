@@ -7,25 +7,31 @@ from locapprox._problem import Problem
 from locapprox.fit.losses import GradientMatching, Loss, SquaredError
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample, samples
-from locapprox.fit.surrogates import Surrogate
+from locapprox.fit.surrogates import Surrogate, described_surrogate
+from locapprox.neighbourhoods.base import BaseNeighbourhood
 from locapprox.neighbourhoods.contract import ContractError, global_state, require
 from locapprox.neighbourhoods.distributions import Normal
-from locapprox.neighbourhoods.placements import Additive
+from locapprox.neighbourhoods.kernels import ExponentialKernel
+from locapprox.neighbourhoods.masks import ShapleyMasks
+from locapprox.neighbourhoods.placements import Additive, Multiplicative
 
-INSTANCES, FEATURES, SCORES, ROWS = 3, 4, 2, 400
+INSTANCES, FEATURES, SCORES, ROWS = 3, 4, 2, 1500
+NOISE = Additive(Normal(0.5), ExponentialKernel(1.5))
 
 
 def check_surrogate(surrogate: Surrogate) -> None:
     """Raise ValueError naming the first clause of the contract that the surrogate breaks.
 
-    It is fitted to two probabilities, sigmoids of a line with a wiggle, in Gaussian noise. `fit` returns an lx.Fit of
-    the shapes (instances, scores, features), float64; its numbers are finite, errors and losses not negative (or NaN:
-    unknown); it gives the same again, and for an instance alone what it gives among others; the constant's loss is the
-    weighted variance of f; global random state stays as it was. Under gradient matching the same, or a ValueError or
-    TypeError that says that it needs values.
+    It is fitted to two probabilities, sigmoids of a line with a wiggle, in weighted Gaussian noise of several blocks.
+    `fit` returns an lx.Fit of the shapes (instances, scores, features), float64; its numbers are finite, errors and
+    losses not negative (or NaN: unknown); it gives the same again, and for an instance alone what it gives among
+    others; the constant's loss is the weighted variance of f; global random state stays as it was. Under gradient
+    matching the same, and on coalitions the empty and the full one are interpolated; or a ValueError or TypeError says
+    that it cannot.
     """
     require(callable(getattr(surrogate, "fit", None)), "a surrogate needs a method fit", "surrogate")
     _check_fit(surrogate, SquaredError())
+    _check_exact(surrogate)
     try:
         _fitted(surrogate, GradientMatching(), slice(0, 1))
     except ContractError:
@@ -40,10 +46,10 @@ def _model(x: Tensor) -> Tensor:
     return torch.sigmoid(x @ slopes.mT + 0.1 * torch.sin(3 * x[:, :1]))
 
 
-def _sample(instances: slice) -> Sample:
+def _sample(instances: slice, where: BaseNeighbourhood = NOISE) -> Sample:
     x = torch.linspace(-1, 1, INSTANCES * FEATURES, dtype=torch.float64).reshape(INSTANCES, FEATURES)[instances]
     problem = Problem(_model, x, range(SCORES))
-    return next(samples(problem, Additive(Normal(0.5)), ROWS, 0, "fit"))
+    return next(samples(problem, where, ROWS, 0, "fit"))
 
 
 def _fitted(surrogate: Surrogate, loss: Loss, instances: slice) -> Fit:
@@ -72,6 +78,22 @@ def _check_fit(surrogate: Surrogate, loss: Loss) -> None:
     require(global_state() == before, "fit must not touch the global random state", "surrogate")
     if loss == SquaredError():
         sample = _sample(slice(None))
-        variance = torch.cat([sample.values(block)[1] for block in sample.blocks()], -1).var(-1, correction=0)
+        y = torch.cat([sample.values(block)[1] for block in sample.blocks()], -1)
+        weight = torch.cat([block.weight for block in sample.blocks()], -1)[:, None]
+        mean = (weight * y).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)
+        variance = (weight * (y - mean).square()).sum(-1) / weight.sum(-1)
         right = torch.allclose(fit.constant_loss, variance, rtol=1e-6)
-        require(right, "constant_loss must be the loss of the best constant, the variance of f", "surrogate")
+        require(right, "constant_loss must be the loss of the best constant, the weighted variance of f", "surrogate")
+
+
+def _check_exact(surrogate: Surrogate) -> None:
+    """Rows to interpolate are met, or refused."""
+    sample = _sample(slice(None), Multiplicative(ShapleyMasks()))
+    try:
+        fit = surrogate.fit(sample, SquaredError())
+    except (TypeError, ValueError):
+        return
+    block = next(iter(sample.blocks()))
+    eta = fit.weights @ block.exact.mT + fit.intercept[..., None]
+    met = torch.allclose(described_surrogate(surrogate).link(eta)[0], sample.values(block)[0], atol=1e-5)
+    require(met, "rows to interpolate (block.exact) must be met, or fit must raise ValueError", "surrogate")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from locapprox._notices import warn
-from locapprox.fit.logistic_errors import inverse_hessian, leave_out, leave_out_gradients
+from locapprox.fit.logistic_errors import Newton, leave_out, leave_out_gradients
 from locapprox.fit.logistic_rows import Rows, for_problems, kept_rows
 from locapprox.fit.losses import Loss
 from locapprox.fit.result import Fit
@@ -29,7 +29,7 @@ def fit_logistic(sample: Sample, loss: Loss, intercept: bool) -> Fit:
     n_fixed, unit_size = sum(block.n_fixed for block in blocks), blocks[-1].unit_size
     units = sum(block.units for block in blocks)
     theta = minimise(rows, start(rows))
-    inverse = inverse_hessian(rows, theta)
+    newton = Newton.at(rows, theta)
     coarse = blocks[0].coarse_weight
     degrees = float(max(1, units - 1)) if units else torch.inf
     value = rows.objective(theta)
@@ -39,11 +39,11 @@ def fit_logistic(sample: Sample, loss: Loss, intercept: bool) -> Fit:
     elif units == 0:
         error = torch.zeros_like(theta)
     elif rows.G is None:
-        error, value = leave_out(rows, theta, inverse, n_fixed, unit_size, units)
+        error, value = leave_out(rows, theta, newton, n_fixed, unit_size)
         if n_fixed == 0:
             degrees = float(max(1, len(rows.X) - theta.shape[-1]))
     else:
-        error, value = leave_out_gradients(rows, theta, inverse, n_fixed, unit_size)
+        error, value = leave_out_gradients(rows, theta, newton, n_fixed, unit_size)
     d, shape = sample.d, (len(sample.x), sample.k)
     constant = theta[:, d] if intercept else torch.zeros_like(theta[:, 0])
     parts = theta[:, :d], constant, error[:, :d], value, rows.constant_loss()

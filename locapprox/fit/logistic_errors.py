@@ -5,6 +5,7 @@ H is the Hessian of half the summed loss at the minimum, M its inverse on the ch
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -77,59 +78,70 @@ def losses(rows: Rows, theta: Float[Tensor, "B n p"]) -> Float[Tensor, "B n"]:
     return loss
 
 
-def inverse_hessian(rows: Rows, theta: Float[Tensor, "B p"]) -> Float[Tensor, "B p p"]:
-    """M, whose columns keep the exact rows; of JᵀJ where the Hessian is not positive definite there.
+class Newton(NamedTuple):
+    """At a minimum: the Hessian by rows and in total, and M, its inverse on the changes that keep the exact rows."""
 
-    Raises ValueError where θ is not determined.
-    """
-    hessian, (gram, score) = curvature(rows, theta).total(), rows.normal(theta)
-    null = particular(rows.exact, rows.no_change)[1]
-    indefinite = torch.linalg.cholesky_ex(null.mT @ hessian @ null).info > 0
-    return eliminate(torch.where(indefinite[:, None, None], gram, hessian), score, rows.exact, rows.no_change)[1]
+    of_rows: Curvature
+    hessian: Float[Tensor, "B p p"]
+    inverse: Float[Tensor, "B p p"]
+    onto: Float[Tensor, "p p"]  # the projection on those changes
+
+    @classmethod
+    def at(cls, rows: Rows, theta: Float[Tensor, "B p"]) -> "Newton":
+        """M is that of JᵀJ where the Hessian is not positive definite. Raises ValueError where θ is not determined."""
+        of_rows = curvature(rows, theta)
+        hessian = of_rows.total()
+        null = particular(rows.exact, rows.no_change)[1]
+        indefinite = torch.linalg.cholesky_ex(null.mT @ hessian @ null).info > 0
+        if bool(indefinite.any()):
+            hessian = torch.where(indefinite[:, None, None], rows.normal(theta)[0], hessian)
+        inverse = eliminate(hessian, torch.zeros_like(theta)[:, None], rows.exact, rows.no_change)[1]
+        return cls(of_rows, hessian, inverse, null @ null.mT)
 
 
 def leave_out(
-    rows: Rows, theta: Float[Tensor, "B p"], inverse: Float[Tensor, "B p p"], n_fixed: int, unit_size: int, units: int
+    rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: int, unit_size: int
 ) -> tuple[Float[Tensor, "B p"], Float[Tensor, " B"]]:
     """As for a linear surrogate, one Newton step for every unit that is left out.
 
     A row's share of the Hessian is h x xᵀ, h = w (s′² − r s″), and of the gradient −w s′ r x: those of a linear row of
     weight h and residual w s′ r / h. What that residual grows by is by how much η falls.
     """
-    s, slope = LOGISTIC(theta @ rows.X.mT)
-    weight = curvature(rows, theta).a
+    X, eta = rows.X[n_fixed:], theta @ rows.X.mT
+    s, slope = LOGISTIC(eta)
+    weight = newton.of_rows.a
     tiny = 1e-12 * rows.weight.clamp_min(torch.finfo(s.dtype).tiny)
     weight = torch.where(weight.abs() < tiny, tiny, weight)
     own = (rows.loss.value * rows.weight * slope * (rows.y - s) / weight)[:, None]
-    piece = Piece(slice(0, len(theta)), rows.X[n_fixed:], weight, own, n_fixed, unit_size)
-    sums, has_fixed = left_out([piece], theta[:, None], inverse)
-    X, random = rows.X[n_fixed:], own[..., n_fixed:]
-    without = residuals_without(X, weight[:, n_fixed:], inverse, by_place(random, unit_size))
-    fall = without.mT.flatten(2)[:, 0] - random[:, 0]
-    eta = theta @ rows.X.mT
-    eta[:, n_fixed:] -= fall
+    piece = Piece(slice(0, len(theta)), X, weight, own, n_fixed, unit_size)
+    sums, has_fixed = left_out([piece], theta[:, None], newton.inverse)
+    random = own[..., n_fixed:]
+    without = residuals_without(X, weight[:, n_fixed:], newton.inverse, by_place(random, unit_size))
+    eta[:, n_fixed:] -= without.mT.flatten(2)[:, 0] - random[:, 0]
     loss = rows.loss.value * (rows.weight * (rows.y - LOGISTIC(eta)[0]).square()).sum(-1) / rows.weight.sum(-1)
-    return jackknife_error(sums, units, has_fixed)[:, 0], loss
+    return jackknife_error(sums, len(X) // unit_size, has_fixed)[:, 0], loss
 
 
 def leave_out_gradients(
-    rows: Rows, theta: Float[Tensor, "B p"], inverse: Float[Tensor, "B p p"], n_fixed: int, unit_size: int
+    rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: int, unit_size: int
 ) -> tuple[Float[Tensor, "B p"], Float[Tensor, " B"]]:
-    """With gradient rows: the jackknife variance (U − 1)/U Σ δ², (H − H_u) δ = score of u, and the loss of each unit at
-    θ − δ. Of one unit nothing is known; NaN too where the others do not determine θ."""
-    units, of_rows = (len(rows.X) - n_fixed) // unit_size, curvature(rows, theta)
+    """With gradient rows: the jackknife variance (U − 1)/U Σ (δ − δ̄)², (H − H_u) δ = score of u, and the loss of each
+    unit at θ − δ. Of one unit nothing is known; NaN too where the others do not determine θ."""
+    units, (of_rows, hessian, inverse, onto) = (len(rows.X) - n_fixed) // unit_size, newton
 
     def of_units(parts: Float[Tensor, "B n p"]) -> Float[Tensor, "B n p"]:
         """Summed over the rows of each unit, and given to all of them."""
         random = parts[:, n_fixed:].unflatten(1, (-1, unit_size)).sum(2).repeat_interleave(unit_size, 1)
         return torch.cat([torch.zeros_like(parts[:, :n_fixed]), random], 1)
 
-    hessian = of_rows.total()
     step, lost = conjugate_gradients(
-        lambda v: v @ hessian - of_units(of_rows.times(v)), lambda v: v @ inverse, of_units(rows.scores(theta))
+        lambda v: (v @ hessian - of_units(of_rows.times(v))) @ onto,
+        lambda v: v @ inverse,
+        of_units(rows.scores(theta)) @ onto,
     )
     lost |= units < 2
-    variance = (units - 1) / units * step[:, n_fixed::unit_size].square().sum(1)
+    of_unit = step[:, n_fixed::unit_size]
+    variance = (units - 1) / units * (of_unit - of_unit.mean(1, keepdim=True)).square().sum(1)
     loss = (rows.weight * losses(rows, theta[:, None] - step)).sum(-1) / rows.weight.sum(-1)
     return torch.where(lost[:, None], torch.nan, variance.sqrt()), torch.where(lost, torch.nan, loss)
 

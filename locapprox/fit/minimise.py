@@ -41,6 +41,8 @@ def minimise(
     exact = Exact(torch.cat([part.rows for part in done.exact]), torch.cat([part.y for part in done.exact], dim=-1))
     if done.rows + len(exact.rows) == 0:
         raise ValueError(f"n_samples={sample.n} gives no draw here: use more")
+    if loss.gradient and done.rows == 0:
+        raise ValueError("gradient matching has no rows here: this draw only has rows to interpolate")
     problem = done.totals.problem()
     check_weights(done, problem, len(exact.rows))
     check_resolution(done, problem)
@@ -62,8 +64,6 @@ def first_pass(sample: Sample, totals: Totals, errors: ErrorEstimator) -> Pass:
     done, loss = Pass(sample, totals), totals.loss
     for block in sample.blocks():
         X, weight = sample.design(block, totals.intercept), errors.weightings(block, done.units)
-        if loss.gradient and len(block.exact) and len(block.xi) == 0:
-            raise ValueError("gradient matching has no rows here: this draw only has rows to interpolate")
         if loss.gradient:
             y = X.new_empty(len(sample.x), sample.k, len(block.xi))
             for i, rows, values, gradient in sample.gradients(block):

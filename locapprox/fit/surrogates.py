@@ -179,8 +179,8 @@ class Logistic(Concise, BaseSurrogate):
     """g(ξ) = 1 / (1 + exp(−w · ξ − intercept)), for outputs between 0 and 1.
 
     The *stated* loss is minimised, by damped Gauss–Newton (repeated weighted least squares). Maximum likelihood
-    (IRLS) minimises another loss and gives other weights. Standard errors are those of `Linear` for the least-squares
-    problem linearised at the minimum; where the loss looks at gradients, from the spread of the units' scores.
+    (IRLS) minimises another loss and gives other weights. Standard errors and loss are by leaving every unit out, as of
+    `Linear`, by one Newton step with the exact Hessian.
     """
 
     intercept: bool = True

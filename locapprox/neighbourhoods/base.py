@@ -160,6 +160,11 @@ class Described(BaseNeighbourhood):
     def same_placement(self, other: BaseNeighbourhood) -> bool:
         return isinstance(other, Described) and self.own is other.own
 
+    def joined(self, x: Tensor, others: Sequence[BaseNeighbourhood]) -> BaseNeighbourhood:
+        if all(self.same_placement(other) for other in others):
+            return self
+        raise ValueError("explanations on different neighbourhoods cannot be joined")
+
 
 def described(neighbourhood: Any) -> BaseNeighbourhood:
     """The neighbourhood itself if it derives from `BaseNeighbourhood`, else one that wraps it."""

@@ -65,7 +65,7 @@ class Values(Baseline):
         _finite(self.values)
 
     def at(self, x: Tensor, instances: Tensor | slice) -> Baseline:
-        return Values(self.values[instances]) if self.values.ndim == x.ndim else self
+        return Values(_some(self.values, instances)) if self.values.ndim == x.ndim else self
 
     def joined(self, x: Tensor, others: Sequence[Baseline]) -> Baseline:
         given = [one.values for one in (self, *others) if isinstance(one, Values) and one.values.ndim == x.ndim]
@@ -139,6 +139,10 @@ def as_numbers(given: Any, name: str) -> Tensor:
     return torch.from_numpy(numbers)
 
 
+def _some(values: Tensor, instances: Tensor | slice) -> Tensor:
+    return values[instances if isinstance(instances, slice) else instances.to(values.device)]
+
+
 def _finite(values: Tensor) -> None:
     if values.numel() == 0 or not bool(torch.isfinite(values).all()):
         raise ValueError("baseline is empty" if values.numel() == 0 else "baseline has NaN or infinite values")
@@ -162,7 +166,7 @@ class Labels:
 
     def differ(self, x: Tensor) -> bool:
         """Whether instances have labels of their own."""
-        return self.labels is not None and self.labels.ndim == x.ndim
+        return self.labels is not None and self.labels.ndim == x.ndim and len(self.labels) > 1
 
     def lift(self, x: Tensor, xi: Tensor) -> Tensor:
         """One ξ per label copied onto its entries: (n, d) or (b, n, d) -> (1 or b, n, *input shape)."""
@@ -198,14 +202,15 @@ class Labels:
         return [torch.nonzero(count == c).flatten() for c in count.unique()]
 
     def at(self, x: Tensor, instances: Tensor | slice) -> "Labels":
-        return Labels(self.labels[instances]) if self.differ(x) and self.labels is not None else self
+        return Labels(_some(self.labels, instances)) if self.differ(x) and self.labels is not None else self
 
     def joined(self, x: Tensor, others: Sequence["Labels"]) -> "Labels":
         given = [one.labels for one in (self, *others) if one.labels is not None and one.labels.ndim == x.ndim]
+        shared = all(alike(self, other) for other in others)
+        if shared and not self.differ(x):
+            return self
         if len(given) == 1 + len(others):
             return Labels(torch.cat(given))
-        if all(alike(self, other) for other in others):
-            return self
         raise ValueError("explanations with different features cannot be joined")
 
     def check(self, x: Tensor) -> None:

@@ -31,12 +31,14 @@ def check_neighbourhood(neighbourhood: Neighbourhood, x: Array, n: int = 64) -> 
         require(callable(getattr(neighbourhood, part, None)), f"a neighbourhood needs a method {part}")
     where = described(neighbourhood)
     where.check(inputs)
-    before, kept = global_state(), inputs.clone()
-    draw = _drawn(where, inputs, n, seed=0)
-    _check_draw(where, draw, inputs, n)
-    _check_randomness(where, draw, inputs, n)
-    _check_place(where, draw, inputs)
-    require(torch.equal(inputs.nan_to_num(), kept.nan_to_num()), "draw and place must not change x")
+    before = global_state()
+    for batch in where.batches(inputs):
+        here, some, kept = where.at(inputs, batch), inputs[batch], inputs[batch]
+        draw = _drawn(here, some, n, seed=0)
+        _check_draw(here, draw, some, n)
+        _check_randomness(here, draw, some, n)
+        _check_place(here, draw, some)
+        require(torch.equal(some.nan_to_num(), kept.nan_to_num()), "draw and place must not change x")
     require(global_state() == before, "draw must use the generator it is given, not the global random state")
 
 
@@ -81,6 +83,7 @@ def _drawn(where: BaseNeighbourhood, x: Tensor, n: int, seed: int) -> Draw:
 def _check_draw(where: BaseNeighbourhood, draw: Any, x: Tensor, n: int) -> None:
     require(isinstance(draw, Draw), f"draw must return a Draw(xi, weight), got {type(draw).__name__}")
     b, xi, weight = len(x), draw.xi, draw.weight
+    require(isinstance(xi, Tensor) and isinstance(weight, Tensor), "xi and weight must be tensors")
     require(xi.ndim in (2, 3), f"xi must be (n, d) or (b, n, d), got shape {tuple(xi.shape)}")
     require(xi.ndim == 2 or len(xi) == b, f"xi has {len(xi)} instances, x has {b}")
     rows = xi.shape[-2]
@@ -131,6 +134,7 @@ WHOLE = "or derive from lx.BaseNeighbourhood and say draws_at_once = True"
 def _check_place(where: BaseNeighbourhood, draw: Draw, x: Tensor) -> None:
     xi = draw.xi.detach().clone().requires_grad_()
     placed = where.place(x, xi)
+    require(isinstance(placed, Tensor), f"place must return a tensor, got {type(placed).__name__}")
     b, rows = len(x), xi.shape[-2]
     inputs = tuple(x.shape[1:])
     fits = tuple(placed.shape) == (b, rows, *inputs) or (placed.ndim == x.ndim + 2 and placed.shape[3:] == inputs)

@@ -17,7 +17,7 @@ from locapprox._problem import Problem
 from locapprox.fit.surrogates import described_surrogate
 from locapprox.models.inputs import Array
 from locapprox.models.scores import NoGradientError
-from locapprox.neighbourhoods.base import described
+from locapprox.neighbourhoods.base import BaseNeighbourhood, described
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,29 +77,11 @@ def as_explanation(values: Any, x: Array, like: Method, *, name: str = "given", 
         raise TypeError(f"like must be the Method whose units the values have, such as lx.kernel_shap(); got {like!r}")
     problem, where = Problem(None, x), described(like.neighbourhood)
     problem.check(where)
-    inputs, names, b = problem.x, problem.names, len(problem.x)
-    try:
-        weights = values.detach().clone() if isinstance(values, Tensor) else torch.as_tensor(np.array(values))
-        weights = weights.to(inputs.device, torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"values must be numbers, got {type(values).__name__}") from error
-    per_entry, maps = where.per_entry(inputs, inputs[0].numel()), weights.shape == inputs.shape
-    if not maps and (per_entry or weights.ndim != 2 or len(weights) != b):
-        raise ValueError(
-            f"values have shape {tuple(weights.shape)}, x {tuple(inputs.shape)}: give maps of x's shape, or one weight "
-            "per instance and feature"
-        )
-    on_input = weights if maps else where.on_input(inputs, weights.unsqueeze(1))[:, 0]
-    if not bool(torch.isfinite(on_input).all()):
-        raise ValueError("values have NaN or infinite numbers")
-    if not per_entry:
-        by_feature = where.from_input(inputs, on_input)  # NaN pads instances with fewer features
-        if maps or by_feature.shape == weights.shape:
-            weights = by_feature if maps else weights.where(by_feature.isfinite(), torch.nan)
+    inputs, b = problem.x, len(problem.x)
+    weights, per_entry = _weights(values, inputs, where), where.per_entry(inputs, inputs[0].numel())
     unknown = torch.full((b,), torch.nan, dtype=torch.float64, device=inputs.device)
     try:
-        known = intercept.detach() if isinstance(intercept, Tensor) else torch.as_tensor(np.array(intercept, float))
-        constant = unknown if intercept is None else known.to(unknown).expand(b).clone()
+        constant = unknown if intercept is None else _float64(intercept, inputs).expand(b).clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"intercept must be a number, or one for each of {b} instances; got {intercept!r}") from error
     return Explanation(
@@ -112,10 +94,39 @@ def as_explanation(values: Any, x: Array, like: Method, *, name: str = "given", 
         n_samples=torch.zeros(b, dtype=torch.long),
         x=inputs,
         method=replace(like, name=name),
-        feature_names=names if per_entry else None,
+        feature_names=problem.names if per_entry else None,
         settings={"n_samples": 0, "seed": 0, "target": "None"},
         _inside=Inside(None, False, per_entry, described_surrogate(like.surrogate).link),
     )
+
+
+def _weights(values: Any, x: Tensor, where: BaseNeighbourhood) -> Tensor:
+    """(b, d) or x's shape: one weight per feature, from such or from maps laid out like x."""
+    try:
+        weights = _float64(values, x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"values must be numbers, got {type(values).__name__}") from error
+    per_entry, maps = where.per_entry(x, x[0].numel()), weights.shape == x.shape
+    if not maps and (per_entry or weights.ndim != 2 or len(weights) != len(x)):
+        raise ValueError(
+            f"values have shape {tuple(weights.shape)}, x {tuple(x.shape)}: give maps of x's shape, or one weight "
+            "per instance and feature"
+        )
+    on_input = weights if maps else where.on_input(x, weights.unsqueeze(1))[:, 0]
+    if not bool(torch.isfinite(on_input).all()):
+        raise ValueError("values have NaN or infinite numbers")
+    if per_entry:
+        return weights
+    by_feature = where.from_input(x, on_input)  # NaN pads instances with fewer features
+    if maps:
+        return by_feature
+    return weights.where(by_feature.isfinite(), torch.nan) if by_feature.shape == weights.shape else weights
+
+
+def _float64(values: Any, like: Tensor) -> Tensor:
+    """A copy."""
+    numbers = values.detach().clone() if isinstance(values, Tensor) else torch.as_tensor(np.array(values))
+    return numbers.to(like.device, torch.float64)
 
 
 def named(parts: Any, argument: str) -> dict[str, Any]:

@@ -537,7 +537,7 @@ CASES = {
     "seed of validation": (lambda: done().validate(10, seed=-1), V, "^seed must be a whole number ≥ 0, got -1$"),
     "inputs to predict": (lambda: done().predict(X[:2]), V, r"^inputs must be \(3, 6\) or \(3, n, 6\).*got \(2, 6\)$"),
     "instance": (lambda: done().points(3), V, "^instance must be below 3, the number of instances; got 3$"),
-    "two indices": (lambda: done()[0, 1], T, r"^an explanation is indexed by instances alone, got \(0, 1\); see e\.weights for"),
+    "two indices": (lambda: done()[0, 1], T, r"^an explanation is indexed by instances alone, got \(0, 1\)"),
     "no instance": (lambda: done()[3], IndexError, "out of bounds"),
     "nothing to join": (lambda: lx.concat([]), V, "^explanations is empty$"),
     "other's numbers": (

@@ -91,4 +91,4 @@ def panel(ax: Axes, matrix: pd.DataFrame, verdict: pd.DataFrame, name: str, labe
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     nowhere = int((verdict["beyond_optimum"] == 0).sum())
-    ax.set_title(f"{name}\nbeyond the optimum nowhere: {nowhere} of {len(verdict)}")
+    ax.set_title(f"{name}\nnowhere beyond: {nowhere} of {len(verdict)}")

@@ -306,11 +306,11 @@ def test_every_form_enters_every_evaluation_with_the_same_numbers(tanh_net, x, m
     for name in faithful:
         np.testing.assert_allclose(faithful[name], faithful["Method"], rtol=1e-9, atol=1e-14, err_msg=name)
         np.testing.assert_allclose(perturbed[name], perturbed["Method"], rtol=1e-9, err_msg=name)
-        of = "Method" if name == "of a Method" else "Explanation"  # others are not drawn again in each replicate
-        if name != "of a Method" and name != "Method":
-            np.testing.assert_allclose(
-                recommended[name].loc["it", "error"], recommended[of].loc["it", "error"], rtol=1e-9, err_msg=name
-            )
+        of = (
+            "Method" if name == "Method" else "Explanation"
+        )  # others have a seed of their own, or none, in all replicates
+        errors = (recommended[one].loc["it", "error"] for one in (name, of))
+        np.testing.assert_allclose(*errors, rtol=1e-9, err_msg=name)
 
 
 def test_pictures_take_every_form(three_outputs):

@@ -159,11 +159,10 @@ def perturbation_test(
                         placed = remove.place(some, keep)
                     after = scores.values(placed, i)
                     change[i] += (after if kind in SIGNED else (after - before).abs())[:, 0].double() / rounds
-    index = pd.MultiIndex.from_product(
-        [list(sizes), range(len(inputs)), ks.tolist()], names=["method", "instance", "k"]
-    )
-    test = PerturbationTest(index.to_frame(index=False), kind, replace)
-    test.changes[test.measure] = changes.flatten().cpu().numpy()
+    levels = [list(sizes), range(len(inputs)), ks.tolist()]
+    frame = pd.MultiIndex.from_product(levels, names=["method", "instance", "k"]).to_frame(index=False)
+    test = PerturbationTest(frame, kind, replace)
+    frame[test.measure] = changes.flatten().cpu().numpy()
     return test
 
 

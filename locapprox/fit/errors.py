@@ -210,7 +210,7 @@ def estimator(sample: Sample, loss: Loss, by_groups: bool) -> ErrorEstimator:
     """By kind of sample and loss; `by_groups` where the solver knows sums only."""
     if sample.plan.nested:
         return CoarserRule()
-    both = loss.value > 0 and (loss.gradient > 0 or not sample.keeps_outputs)
-    if by_groups or both or (loss.gradient > 0 and sample.interpolates):
+    sums_alone = loss.value > 0 and (loss.gradient > 0 or not sample.keeps_outputs)
+    if by_groups or sums_alone or (loss.gradient > 0 and sample.interpolates):
         return DeleteGroups()
     return SpreadOfGradients() if loss.gradient else LeaveOut()

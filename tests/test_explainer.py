@@ -306,9 +306,7 @@ def test_every_form_enters_every_evaluation_with_the_same_numbers(tanh_net, x, m
     for name in faithful:
         np.testing.assert_allclose(faithful[name], faithful["Method"], rtol=1e-9, atol=1e-14, err_msg=name)
         np.testing.assert_allclose(perturbed[name], perturbed["Method"], rtol=1e-9, err_msg=name)
-        of = (
-            "Method" if name == "Method" else "Explanation"
-        )  # others have a seed of their own, or none, in all replicates
+        of = "Method" if name == "Method" else "Explanation"  # others keep their seed
         errors = (recommended[one].loc["it", "error"] for one in (name, of))
         np.testing.assert_allclose(*errors, rtol=1e-9, err_msg=name)
 

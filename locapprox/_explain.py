@@ -11,6 +11,7 @@ from locapprox._explanation import Explanation, Inside
 from locapprox._method import Method
 from locapprox._parts import whole_number
 from locapprox._problem import Problem
+from locapprox.fit.contract import fitted
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample, samples
 from locapprox.fit.surrogates import described_surrogate
@@ -68,7 +69,7 @@ def explained(
     fits = []
     with problem.evaluating(), shown as bar:
         for sample in samples(problem, where, n_samples, seed, "fit", bar, held):
-            fits.append((sample, surrogate.fit(sample, method.loss)))
+            fits.append((sample, fitted(surrogate, sample, method.loss)))
     return assembled(problem, method, fits, {"n_samples": n_samples, "seed": seed, "target": repr(problem.target)})
 
 

@@ -158,7 +158,7 @@ class Explanation:
         whole, rng = self._setting("n_samples"), generator(self._setting("seed", seed), here, "fit", self.x)
         first = None if n is None else whole_number(n, "n")
         draws: list[Draw] = []
-        for draw in here.blocks(x, whole, rng):
+        for draw in here.drawn(x, whole, rng):
             draws.append(draw)
             if first is not None and sum(draw.weight.shape[-1] for draw in draws) >= first:
                 break
@@ -166,7 +166,7 @@ class Explanation:
         weight = torch.cat([draw.weight.flatten() for draw in draws])[:first]
         n_fixed, last = min(sum(draw.n_fixed for draw in draws), len(xi)), draws[-1]
         coarse = None if last.coarse_weight is None else last.coarse_weight[:first]
-        return Draw(xi, weight, last.unit_size, n_fixed, coarse), here.place(x, xi)[0]
+        return Draw(xi, weight, last.unit_size, n_fixed, coarse), here.placed(x, xi)[0]
 
     def to_frame(self) -> pd.DataFrame:
         """Long form: one row per instance (, score) and feature."""

@@ -1,6 +1,8 @@
-"""What all parts share: short reprs, equality by value, checks of numbers."""
+"""What all parts share: short reprs, equality by value, checks of numbers, failures that name them."""
 
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
@@ -69,3 +71,44 @@ def share(value: Any, name: str) -> float:
     if not isinstance(value, int | float | np.floating) or not 0 < value < 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
     return float(value)
+
+
+def is_builtin(part: Any) -> bool:
+    """Whether a part, and all that it holds, comes with the library: numbers, arrays and the library's own classes."""
+    if part is None or isinstance(part, Tensor | np.ndarray | int | float | str | list | tuple | np.generic):
+        return True
+    if not type(part).__module__.startswith(OURS) or not is_dataclass(part):
+        return False
+    return all(is_builtin(getattr(part, field.name)) for field in fields(part))
+
+
+@contextmanager
+def calling(what: str) -> Iterator[None]:
+    """Whatever a user's part raises becomes a sentence that names it; sentences of the library's own stay."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError | TypeError | MemoryError) and _raised_here(error):
+            raise
+        if out_of_memory(error):
+            raise MemoryError(f"{what} runs out of memory: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{what} failed: {type(error).__name__}: {error}") from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Python's, or torch's, which on a CPU is a RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("out of memory", "not enough memory", "allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+OURS = "locapprox."
+
+
+def _raised_here(error: Exception) -> bool:
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and str(last.tb_frame.f_globals.get("__name__")).startswith(OURS)

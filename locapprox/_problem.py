@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from locapprox._parts import alike, whole_number
+from locapprox._parts import alike, calling, whole_number
 from locapprox.models.inputs import Array, as_tensor, missing, names_of
 from locapprox.models.scores import Scores, Target, evaluation_mode
 from locapprox.neighbourhoods.base import BaseNeighbourhood
+from locapprox.neighbourhoods.contract import probe
 
 
 class Problem:
     """What every public function builds from (model, x, target), and everything inside takes.
 
     x: the instances as a tensor (b, *input shape); names: their features', of a DataFrame. The model is called for the
-    first time, twice on up to four instances, when `scores` is first asked for. Further calls belong in `evaluating()`.
+    first time, twice on up to three instances, when `scores` is first asked for. Later calls belong in `evaluating()`.
 
     Raises ValueError or TypeError naming the argument that is wrong.
     """
@@ -49,10 +50,13 @@ class Problem:
         return isinstance(self.target, range)
 
     def check(self, neighbourhood: BaseNeighbourhood) -> None:
-        """Raise ValueError or TypeError if the instances do not suit the neighbourhood."""
+        """Raise ValueError or TypeError if the instances do not suit the neighbourhood, or a user's own breaks its
+        contract on them."""
         if not neighbourhood.takes_missing:
             self.check_finite()
-        neighbourhood.check(self.x)
+        with calling(f"{neighbourhood.kind}.check"):
+            neighbourhood.check(self.x)
+        probe(neighbourhood, self.x)
 
     def check_finite(self) -> None:
         where = missing(self.x, self.names)

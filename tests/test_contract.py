@@ -279,10 +279,12 @@ def fewer(part):
 BROKEN_NEIGHBOURHOODS = {
     "weights must not be negative or NaN": noise(draw=fewer(lambda d, x: remade(d, weight=-d.weight))),
     "weights of an instance must not all be zero": noise(draw=fewer(lambda d, x: remade(d, weight=0 * d.weight))),
-    "xi must be finite": noise(draw=fewer(lambda d, x: remade(d, xi=d.xi / 0))),
-    "weight must be": noise(draw=fewer(lambda d, x: remade(d, weight=d.weight.expand(2, -1)))),
-    "xi has 2 instances, x has 3": noise(draw=fewer(lambda d, x: remade(d, xi=d.xi.expand(2, -1, -1)))),
-    "must come in units of 3": noise(draw=fewer(lambda d, x: remade(d, unit_size=3))),
+    "xi must not be NaN or infinite": noise(draw=fewer(lambda d, x: remade(d, xi=d.xi / 0))),
+    r"weight \(2, 64\)": noise(draw=fewer(lambda d, x: remade(d, weight=d.weight.expand(2, -1)))),
+    r"for 3 instances needs .*; got xi \(2, 64, 6\)": noise(
+        draw=fewer(lambda d, x: remade(d, xi=d.xi.expand(2, -1, -1)))
+    ),
+    "units of 3": noise(draw=fewer(lambda d, x: remade(d, unit_size=3))),
     "asked for 64 rows and gave 65": noise(
         draw=lambda self, x, n, rng: Noise().draw(x, n + 1, rng),
     ),
@@ -293,13 +295,28 @@ BROKEN_NEIGHBOURHOODS = {
         draw=lambda self, x, n, rng: Noise().draw(x, n, torch.Generator().manual_seed(0))
     ),
     "weights must not shrink as n grows": noise(draw=fewer(lambda d, x: remade(d, weight=d.weight / len(d.weight)))),
-    "partly fixed must see its whole budget": noise(draw=fewer(lambda d, x: remade(d, n_fixed=4))),
+    "partly fixed must see its whole budget": noise(
+        draw=fewer(lambda d, x: remade(d, xi=torch.cat([0 * d.xi[:4], d.xi[4:]]), n_fixed=4))
+    ),
+    "n_fixed=4 rows must not change with the seed": noise(draw=fewer(lambda d, x: remade(d, n_fixed=4))),
+    "n_fixed=64 rows must not change with the seed": noise(draw=fewer(lambda d, x: remade(d, n_fixed=len(d.xi)))),
+    "n_fixed must be a whole number ≥ 0, got -1": noise(draw=fewer(lambda d, x: remade(d, n_fixed=-1))),
+    "cannot have n_fixed=65": noise(draw=fewer(lambda d, x: remade(d, n_fixed=65))),
+    "unit_size must be a whole number ≥ 1, got 0": noise(draw=fewer(lambda d, x: remade(d, unit_size=0))),
+    "Noise.draw must return lx.Draw": noise(draw=lambda self, x, n, rng: Noise().draw(x, n, rng).xi),
+    "Noise.draw failed: KeyError: 'boom'": noise(draw=lambda self, x, n, rng: {}["boom"]),
+    "Noise.place failed: KeyError: 'boom'": noise(place=lambda self, x, xi: {}["boom"]),
+    "Noise.place must return a tensor": noise(place=lambda self, x, xi: xi.numpy()),
     "must not depend on x": noise(draw=fewer(lambda d, x: remade(d, xi=d.xi * x.abs().mean()))),
     "the global random state": noise(
         draw=lambda self, x, n, rng: (torch.rand(1), Noise().draw(x, n, rng))[1],
     ),
     "must not change x": noise(draw=lambda self, x, n, rng: Noise().draw(x.add_(1e-3), n, rng)),
-    "place must return \\(3, 64, 6\\)": noise(place=lambda self, x, xi: Noise().place(x, xi)[:, :, :5]),
+    r"every row of ξ, \(3, 4, 6\), got \(3, 4, 5\)": noise(place=lambda self, x, xi: Noise().place(x, xi)[:, :, :5]),
+    "must not change ξ": noise(place=lambda self, x, xi: Noise().place(x, xi.mul_(2) if not xi.requires_grad else xi)),
+    r"the same for ξ \(n, d\) and \(b, n, d\)": noise(
+        place=lambda self, x, xi: Noise().place(x, xi) + (xi.ndim == 3),
+    ),
     "keep x's dtype": noise(place=lambda self, x, xi: Noise().place(x, xi).float()),
     "mix instances": noise(place=lambda self, x, xi: Noise().place(x, xi) + x.mean()),
     "mix rows": noise(place=lambda self, x, xi: Noise().place(x, xi) + xi.mean()),
@@ -412,7 +429,7 @@ BROKEN_SURROGATES = {
     r"weights must be \(3, 2, 4\), got \(3, 2, 3\)": changed(
         weights=lambda w: w[..., :3], standard_error=lambda e: e[..., :3]
     ),
-    "loss must be float64, got torch.float32": changed(loss=lambda part: part.float()),
+    "loss must be torch.float64, got torch.float32": changed(loss=lambda part: part.float()),
     "weights are finite": changed(intercept=lambda part: part / 0),
     "standard_error must not be negative": changed(standard_error=lambda e: e.nan_to_num(-1.0)),
     "the same sample must give the same fit": changed(weights=lambda w: w + next(COUNT)),
@@ -427,7 +444,7 @@ BROKEN_SURROGATES = {
 
 @pytest.mark.parametrize("clause", BROKEN_SURROGATES)
 def test_a_surrogate_that_breaks_a_clause_is_told_which(clause):
-    with pytest.raises(ValueError, match=f"^the surrogate breaks its contract: .*{clause}"):
+    with pytest.raises(ValueError, match=f"^the surrogate (Plain )?breaks its contract: .*{clause}"):
         lx.check_surrogate(BROKEN_SURROGATES[clause])
 
 

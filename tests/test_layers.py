@@ -16,9 +16,9 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
     "_notices": (),
     "_parts": (),
     "plotting": (),
-    "models": ("_notices",),
+    "models": ("_notices", "_parts"),
     "neighbourhoods": ("_parts", "models.inputs"),
-    "_problem": ("_parts", "models", "neighbourhoods.base"),
+    "_problem": ("_parts", "models", "neighbourhoods"),
     "fit": ("_notices", "_parts", "models", "neighbourhoods", "_problem"),
     "_method": ("_parts", "neighbourhoods", "fit"),
     "_methods": ("neighbourhoods", "fit.losses", "_method"),
@@ -38,7 +38,7 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
 }
 NARROWER = {  # files that may import less than their layer, or one thing more
     "models/inputs.py": (),
-    "neighbourhoods/base.py": ("_parts",),
+    "neighbourhoods/base.py": ("_parts", "models.inputs"),
     "neighbourhoods/baselines.py": ("_parts",),
     "neighbourhoods/kernels.py": ("_parts", "neighbourhoods.base"),
     "neighbourhoods/distributions.py": ("_parts", "neighbourhoods.base"),
@@ -57,6 +57,8 @@ INSIDE_A_FUNCTION = {("_method.py", "_explain"), ("_method.py", "_explainer")}  
 HEAVY = ("matplotlib", "scipy", "cvxpy", "sklearn", "seaborn", "skimage", "transformers")
 
 GETATTR = {  # what is asked of models, which come from elsewhere
+    ("models/scores.py", "getattr(part, 'training', False)"),
+    ("models/scores.py", "getattr(model.func if isinstance(model, partial) else model, '__self__', model)"),
     ("models/scores.py", "hasattr(model, 'predict')"),
     ("models/scores.py", "getattr(model, 'predict_proba', None)"),
     ("models/scores.py", "getattr(model, 'predict', None)"),

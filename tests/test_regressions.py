@@ -84,7 +84,7 @@ def test_a_draw_that_does_not_add_up_over_blocks_breaks_the_contract():
     x = torch.ones(2, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match="weights must not shrink"):
         lx.check_neighbourhood(InBlocks(lambda n: torch.full((n,), 1 / n)), x)
-    with pytest.raises(ValueError, match="partly fixed"):
+    with pytest.raises(ValueError, match="n_fixed=1 rows must not change with the seed"):
         lx.check_neighbourhood(InBlocks(fixed=1), x)
 
 

@@ -168,7 +168,7 @@ def carried(
         raise ValueError("x has missing values: only methods with this neighbourhood's own placement can be measured")
 
     def g(xi: Tensor) -> Tensor:
-        placed = neighbourhood.place(e.x, xi)
+        placed = neighbourhood.placed(e.x, xi)
         return e.predict(placed.mean(2) if placed.ndim > e.x.ndim + 1 else placed)[:, 0]
 
     with torch.enable_grad():

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
+from locapprox._parts import calling
 from locapprox._problem import Problem
 from locapprox.fit.losses import GradientMatching, Loss, SquaredError
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample, samples
-from locapprox.fit.surrogates import Surrogate, described_surrogate
+from locapprox.fit.surrogates import BaseSurrogate, Surrogate, described_surrogate
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 from locapprox.neighbourhoods.contract import ContractError, global_state, require
 from locapprox.neighbourhoods.distributions import Normal
@@ -53,23 +54,35 @@ def _sample(instances: slice, where: BaseNeighbourhood = NOISE) -> Sample:
 
 
 def _fitted(surrogate: Surrogate, loss: Loss, instances: slice) -> Fit:
-    fit = surrogate.fit(_sample(instances), loss)
-    require(isinstance(fit, Fit), f"fit must return an lx.Fit, got {type(fit).__name__}", "surrogate")
+    return fitted(described_surrogate(surrogate), _sample(instances), loss)
+
+
+def fitted(surrogate: BaseSurrogate, sample: Sample, loss: Loss) -> Fit:
+    """The surrogate's fit of a sample; ContractError if it is none, other failures of a user's say whose they are."""
+
+    def require_fit(condition: object, clause: str) -> None:
+        require(condition, clause, f"surrogate {surrogate.kind}")
+
+    with calling(f"{surrogate.kind}.fit"):
+        fit: object = surrogate.fit(sample, loss)
+    require_fit(isinstance(fit, Fit), f"fit must return an lx.Fit, got {type(fit).__name__}")
+    assert isinstance(fit, Fit)
+    b, k, d = len(sample.x), sample.k, sample.d
+    shapes = {"weights": (b, k, d), "standard_error": (b, k, d), "intercept": (b, k), "loss": (b, k)}
+    for name, shape in {**shapes, "constant_loss": (b, k)}.items():
+        part = getattr(fit, name)
+        require_fit(isinstance(part, Tensor), f"{name} must be a tensor, got {type(part).__name__}")
+        require_fit(tuple(part.shape) == shape, f"{name} must be {shape}, got {tuple(part.shape)}")
+        require_fit(part.dtype == sample.dtype, f"{name} must be {sample.dtype}, got {part.dtype}")
+    require_fit(fit.weights.isfinite().all() and fit.intercept.isfinite().all(), "weights are finite")
+    for name in ("standard_error", "loss", "constant_loss"):
+        require_fit(not (getattr(fit, name) < 0).any(), f"{name} must not be negative")
     return fit
 
 
 def _check_fit(surrogate: Surrogate, loss: Loss) -> None:
     before = global_state()
     fit = _fitted(surrogate, loss, slice(None))
-    b, k, d = INSTANCES, SCORES, FEATURES
-    shapes = {"weights": (b, k, d), "standard_error": (b, k, d), "intercept": (b, k), "loss": (b, k)}
-    for name, shape in {**shapes, "constant_loss": (b, k)}.items():
-        part = getattr(fit, name)
-        require(tuple(part.shape) == shape, f"{name} must be {shape}, got {tuple(part.shape)}", "surrogate")
-        require(part.dtype == torch.float64, f"{name} must be float64, got {part.dtype}", "surrogate")
-    require(bool((fit.weights.isfinite().all()) and fit.intercept.isfinite().all()), "weights are finite", "surrogate")
-    for name in ("standard_error", "loss", "constant_loss"):
-        require(not bool((getattr(fit, name) < 0).any()), f"{name} must not be negative", "surrogate")
     again, alone = _fitted(surrogate, loss, slice(None)), _fitted(surrogate, loss, slice(1, 2))
     repeated = torch.allclose(fit.weights, again.weights, rtol=1e-9, atol=1e-11)  # LAPACK's round-off is of the day
     require(repeated, "the same sample must give the same fit", "surrogate")

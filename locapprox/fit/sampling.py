@@ -15,7 +15,7 @@ from torch import Tensor
 from locapprox._problem import Problem
 from locapprox.fit.solve import design
 from locapprox.models.scores import Scores
-from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw
+from locapprox.neighbourhoods.base import BaseNeighbourhood
 
 MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
 
@@ -89,8 +89,8 @@ class Plan(NamedTuple):
     def of(cls, neighbourhood: BaseNeighbourhood, x: Tensor, n: int, rng: torch.Generator) -> "Plan":
         """From the instance x, (1, *input shape)."""
         whole = neighbourhood.draws_at_once
-        draw = _is_draw(neighbourhood.draw(x, n if whole else 2, rng))
-        placed = neighbourhood.place(x, draw.xi[..., :1, :])
+        draw = neighbourhood.drawn_once(x, n if whole else 2, rng)
+        placed = neighbourhood.placed(x, draw.xi[..., :1, :])
         return cls(
             rows=len(draw.weight.flatten()) if whole else n,
             d=draw.xi.shape[-1],
@@ -198,23 +198,24 @@ class Sample:
 
     def _blocks(self) -> Iterator[Block]:
         rng = generator(self.seed, self.neighbourhood, self.role, self.x)
-        for draw in map(_is_draw, self.neighbourhood.blocks(self.x, self.n, rng)):
+        for draw in self.neighbourhood.drawn(self.x, self.n, rng):
             xi = draw.xi[0] if draw.xi.ndim == 3 else draw.xi  # per instance: the batch is one instance
             weight = torch.atleast_2d(draw.weight).to(self.dtype)
-            coarse = draw.coarse_weight
-            if _check(xi, weight, len(self.x)):
+            coarse = None if draw.coarse_weight is None else draw.coarse_weight[None]
+            if weight.numel() and math.isinf(weight.amax()):
                 exact = weight[0].isinf()
                 if len(weight) > 1 and not bool((weight.isinf() == exact).all()):
                     raise ValueError(
                         "weight is inf for some instances and finite for others in the same row; draw xi per instance, "
                         "(b, n, d), instead"
                     )
+                if bool((exact[draw.n_fixed :].reshape(-1, draw.unit_size).sum(1) % draw.unit_size).any()):
+                    raise ValueError("weight is inf for some rows of a unit and finite for others")
                 keep = (~exact).nonzero()[:, 0]
-                coarse = None if coarse is None else coarse[keep][None]
+                coarse = None if coarse is None else coarse[:, keep]
                 n_fixed = int((keep < draw.n_fixed).sum())
                 yield Block(xi[keep], weight[:, keep], draw.unit_size, n_fixed, coarse, xi[exact])
             else:
-                coarse = None if coarse is None else coarse[None]
                 yield Block(xi, weight, draw.unit_size, draw.n_fixed, coarse, xi[:0])
 
     def design(self, block: Block, intercept: bool) -> Float[Tensor, "n p"]:
@@ -230,7 +231,7 @@ class Sample:
         for i, rows in self._chunks(len(xi), 1):
             here = self.neighbourhood.at(self.x, i)
             some = xi[rows]
-            part = self.scores.values(_one_each(here.place(self.x[i], some), some), self.instances[i])
+            part = self.scores.values(here.placed(self.x[i], some), self.instances[i])
             y = part.new_empty(len(self.x), self.k, len(xi)) if y is None else y
             y[i, :, rows] = part
         y = xi.new_empty(len(self.x), self.k, 0) if y is None else y
@@ -241,14 +242,14 @@ class Sample:
         for i, rows in self._chunks(len(block.xi), block.unit_size, block.n_fixed):
             here, x = self.neighbourhood.at(self.x, i), self.x[i]
             xi = block.xi[rows].expand(len(x), -1, -1)
-            y, gradient = self.scores.gradients(lambda leaf: here.place(x, leaf), xi, self.instances[i])  # noqa: B023
+            y, gradient = self.scores.gradients(lambda leaf: here.placed(x, leaf), xi, self.instances[i])  # noqa: B023
             yield Chunk(i, rows, y, gradient)
 
     def exact_values(self, block: Block) -> Float[Tensor, "b k e"]:
         """The model at the block's rows to interpolate."""
         y = torch.empty(len(self.x), self.k, len(block.exact), dtype=self.dtype, device=self.x.device)
         for i, rows in self._chunks(len(block.exact), 1):
-            placed = self.neighbourhood.at(self.x, i).place(self.x[i], block.exact[rows])
+            placed = self.neighbourhood.at(self.x, i).placed(self.x[i], block.exact[rows])
             y[i, :, rows] = self.scores.values(placed, self.instances[i])
         return y
 
@@ -271,30 +272,3 @@ class Sample:
                     yield chunk
                     if self.bar is not None:
                         self.bar.update((chunk[0].stop - i) * (chunk[1].stop - j))
-
-
-def _is_draw(draw: Any) -> Draw:
-    if not isinstance(draw, Draw):
-        raise TypeError(f"draw must return lx.Draw(xi, weight), got {type(draw).__name__}")
-    return draw
-
-
-def _one_each(placed: Tensor, xi: Tensor) -> Tensor:
-    if placed.shape[1] != len(xi):
-        raise ValueError(f"place must return an input for every row of ξ: {len(xi)} rows gave {placed.shape[1]}")
-    return placed
-
-
-def _check(xi: Tensor, weight: Tensor, b: int) -> bool:
-    """The clauses of the contract of a draw that every block is held to; whether it has rows to interpolate."""
-    if xi.ndim != 2 or weight.shape[-1] != len(xi) or len(weight) not in (1, b):
-        raise ValueError(
-            f"a draw needs xi (n, d) or (b, n, d) and weight (n,) or (b, n); got xi {tuple(xi.shape)} and weight "
-            f"{tuple(weight.shape)} for {b} instances"
-        )
-    if weight.numel() == 0:
-        return False
-    least, most = weight.aminmax()
-    if not bool(least >= 0):  # NaN too
-        raise ValueError("a draw's weights must not be negative or NaN")
-    return bool(most.isinf())

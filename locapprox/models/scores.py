@@ -1,10 +1,12 @@
 """A model, whatever it is, as scores: (rows, *input shape) -> (rows, k), and their gradients by autograd."""
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from locapprox._notices import warn
+from locapprox._parts import out_of_memory
 from locapprox.models.inputs import Array, all_finite, channels_last, missing, names_of
 
 Target = int | Sequence[int] | np.ndarray | Tensor | range | Callable[[Any], Any] | None
@@ -28,22 +31,41 @@ class NoGradientError(TypeError):
     """The model has values and no gradients."""
 
 
+_lock = threading.Lock()
+_explained: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()  # found in training mode, and by how many calls
+
+
 @contextmanager
 def evaluation_mode(model: Any, warns: bool = True) -> Iterator[None]:
-    """Every module in evaluation mode, and back as it was, with a warning if that changes anything."""
-    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
-    if training and warns:
+    """Every module in evaluation mode, and back as it was when the last of several threads leaves, with a warning."""
+    held, changed = [], False
+    module = module_of(model)
+    with _lock:
+        for part in module.modules() if module is not None else ():
+            if part in _explained or getattr(part, "training", False):  # a frozen script has no mode
+                _explained[part] = _explained.get(part, 0) + 1
+                held.append(part)
+                changed, part.training = changed or part.training, False
+    if changed and warns:
         warn(
             "the model is in training mode (dropout, batch statistics): it is explained in evaluation mode and put "
             "back afterwards; call model.eval() to silence this"
         )
     try:
-        for module in training:
-            module.training = False
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _lock:
+            for part in held:
+                _explained[part] -= 1
+                if not _explained[part]:
+                    part.training = True
+                    del _explained[part]
+
+
+def module_of(model: Any) -> nn.Module | None:
+    """The module that a model is, or a method of which it is (`net.forward`)."""
+    owner = getattr(model.func if isinstance(model, partial) else model, "__self__", model)
+    return owner if isinstance(owner, nn.Module) else None
 
 
 def default_rows(x: Tensor, model: Any) -> int:
@@ -74,12 +96,34 @@ class Scores:
         self.several = isinstance(target, range)
         self.rows_per_call = batch_size or default_rows(x, model)
         self.columns = self._columns(x)
-        probe = torch.arange(min(len(x), 4), device=x.device)
         self.k = 1 if self.columns is None else self.columns.shape[1]
+        self._probe(x)
+
+    def _probe(self, x: Tensor) -> None:
+        """Ask the model twice about up to three instances, the second time among others and in another order."""
+        probe = torch.arange(min(len(x), 3), device=x.device)
         with torch.no_grad():
-            first, again = self._scores(x[probe], probe), self._scores(x[probe], probe)
-        if not (torch.equal(first, again) or torch.allclose(first, again, rtol=1e-3, atol=1e-6)):
-            raise ValueError("the model's output changes between two calls on the same rows (dropout left on?)")
+            first = self._scores(x[probe], probe)
+            try:
+                same = self._again(x, probe, first)
+            except ValueError:  # of an instance alone, beside a row that nobody asked about
+                if len(x) > 1:
+                    raise
+                same = torch.equal(self._scores(x, probe), first)
+        if not same:
+            raise ValueError(
+                "the model's output for a row changes from call to call or with the rows beside it (dropout left on, "
+                "batch statistics, sorting?): explain a module itself, or call its .eval(); a function must answer "
+                "every row alone"
+            )
+
+    def _again(self, x: Tensor, probe: Tensor, first: Tensor) -> bool:
+        """Whether instances 0, 2, 1, 0 have the same scores; one that is alone gets a neighbour."""
+        rows = x[probe] if len(x) > 1 else torch.cat([x, 0.99 * x])
+        order = torch.tensor([0, *range(len(rows) - 1, 0, -1), 0], device=x.device)
+        again, asked = self._scores(rows[order], order.clamp_max(len(probe) - 1)), order < len(probe)
+        rounding = 1e-3 if x.device.type == "cpu" and first.dtype.itemsize >= 4 else 1e-2
+        return torch.allclose(again[asked], first[order[asked]], rtol=rounding, atol=1e-6)
 
     def with_columns(self, columns: Tensor | None) -> "Scores":
         """The same with other output columns, (1, k), or (b, 1) for other instances."""
@@ -101,7 +145,12 @@ class Scores:
         with torch.enable_grad():
             leaf = xi.detach().requires_grad_()
             try:
-                y = self._of_placed(place(leaf), instances)
+                placed = place(leaf)
+                if not placed.requires_grad:
+                    raise NoGradientError(
+                        "gradient matching needs place to be differentiable in ξ: use tensor operations on xi"
+                    )
+                y = self._of_placed(placed, instances)
             except ValueError as error:
                 if "requires grad" not in str(error.__cause__):  # .numpy() inside
                     raise
@@ -118,9 +167,6 @@ class Scores:
     def _of_placed(self, placed: Tensor, instances: Tensor) -> Tensor:
         b, n = placed.shape[:2]
         lead = placed.ndim - self.input_ndim
-        if b != len(instances) or lead not in (2, 3) or tuple(placed.shape[lead:]) != self.input_shape:
-            shape = ", ".join(map(str, self.input_shape))
-            raise ValueError(f"place must return ({len(instances)}, n, {shape}), got {tuple(placed.shape)}")
         rows = placed.flatten(0, lead - 1)
         scores = self._scores(rows, instances).reshape(b, -1, self.k)
         if lead == 3:
@@ -159,12 +205,9 @@ class Scores:
     def _guarded(self, rows: Tensor) -> Any:
         try:
             return self.call(rows)
-        except (MemoryError, RuntimeError) as error:
-            words = ("out of memory", "not enough memory", "allocate memory")
-            if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in words):
-                raise MemoryError(f"out of memory on {len(rows)} rows: lower batch_size below that") from error
-            raise ValueError(self._failure(rows, error)) from error
         except Exception as error:
+            if out_of_memory(error):
+                raise MemoryError(f"out of memory on {len(rows)} rows: lower batch_size below that") from error
             raise ValueError(self._failure(rows, error)) from error
 
     @staticmethod

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from locapprox._parts import alike
+from locapprox._parts import alike, calling, whole_number
+from locapprox.models.inputs import all_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,38 @@ class Draw:
     unit_size: int = 1
     n_fixed: int = 0
     coarse_weight: Float[Tensor, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        for name, part in {"xi": self.xi, "weight": self.weight, "coarse_weight": self.coarse_weight}.items():
+            if not isinstance(part, Tensor) and not (part is None and name == "coarse_weight"):
+                raise TypeError(f"a draw's {name} must be a tensor, got {type(part).__name__}")
+        if not self.xi.is_floating_point() or self.xi.ndim not in (2, 3):
+            raise ValueError(
+                f"a draw's xi must be floating numbers (n, d) or (b, n, d), got {self.xi.dtype}, {tuple(self.xi.shape)}"
+            )
+        n = self.xi.shape[-2]
+        if self.weight.ndim not in (1, 2) or self.weight.shape[-1] != n:
+            raise ValueError(f"a draw of {n} rows needs weight (n,) or (b, n), got {tuple(self.weight.shape)}")
+        if self.coarse_weight is not None and tuple(self.coarse_weight.shape) != (n,):
+            raise ValueError(f"a draw of {n} rows needs coarse_weight (n,), got {tuple(self.coarse_weight.shape)}")
+        unit, fixed = whole_number(self.unit_size, "unit_size"), whole_number(self.n_fixed, "n_fixed", least=0)
+        if fixed > n or (n - fixed) % unit:
+            raise ValueError(
+                f"a draw of {n} rows cannot have n_fixed={fixed} and units of {unit}: the rows after the fixed ones "
+                "are whole units"
+            )
+
+    def check(self, b: int) -> None:
+        """Raise ValueError unless it suits b instances, and has numbers that can be fitted."""
+        if (self.xi.ndim == 3 and len(self.xi) != b) or (self.weight.ndim == 2 and len(self.weight) not in (1, b)):
+            raise ValueError(
+                f"a draw for {b} instances needs xi (n, d) or (b, n, d) and weight (n,) or (b, n); got xi "
+                f"{tuple(self.xi.shape)} and weight {tuple(self.weight.shape)}"
+            )
+        if not all_finite(self.xi):
+            raise ValueError("a draw's xi must not be NaN or infinite")
+        if self.weight.numel() and not bool(self.weight.amin() >= 0):  # NaN too
+            raise ValueError("a draw's weights must not be negative or NaN")
 
 
 @runtime_checkable
@@ -81,6 +114,32 @@ class BaseNeighbourhood(ABC):
         for start in range(0, n, size):
             yield self.draw(x, min(size, n - start), rng)
 
+    def drawn(self, x: Tensor, n: int, rng: torch.Generator) -> Iterator[Draw]:
+        """`blocks`, held to the contract; what fails says whose it is."""
+        with calling(f"{self.kind}.draw"):
+            for draw in self.blocks(x, n, rng):
+                yield self._checked(draw, x)
+
+    def drawn_once(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
+        """`draw`, in the same way."""
+        with calling(f"{self.kind}.draw"):
+            return self._checked(self.draw(x, n, rng), x)
+
+    def placed(self, x: Tensor, xi: Tensor) -> Tensor:
+        """`place`, held to the contract; what fails says whose it is."""
+        with calling(f"{self.kind}.place"):
+            placed = self.place(x, xi)
+        if not isinstance(placed, Tensor):
+            raise TypeError(f"{self.kind}.place must return a tensor, got {type(placed).__name__}")
+        b, n, inputs = len(x), xi.shape[-2], tuple(x.shape[1:])
+        if tuple(placed.shape) != (b, n, *inputs) and (tuple(placed.shape[:2]), *placed.shape[3:]) != ((b, n), *inputs):
+            shape = ", ".join(map(str, inputs))
+            raise ValueError(
+                f"{self.kind}.place must return an input for every row of ξ, ({b}, {n}, {shape}), got "
+                f"{tuple(placed.shape)}"
+            )
+        return placed
+
     def check(self, x: Tensor) -> None:
         """Raise ValueError or TypeError if the neighbourhood does not fit the instances x."""
         return
@@ -122,7 +181,7 @@ class BaseNeighbourhood(ABC):
         points = torch.cat([torch.zeros(1, d), torch.eye(d), torch.linspace(-1, 1, d)[None]]).to(x)
         slopes, origins = [], []
         for i in range(len(x)):
-            placed = self.place(x[i : i + 1], points)[0].to(weights.dtype)
+            placed = self.placed(x[i : i + 1], points)[0].to(weights.dtype)
             placed = placed.mean(1) if placed.ndim > x.ndim else placed
             origin, jacobian = placed[0], (placed[1:-1] - placed[0]).flatten(1)
             last = origin.flatten() + points[-1].to(jacobian) @ jacobian
@@ -140,6 +199,12 @@ class BaseNeighbourhood(ABC):
         """What to do for n draws to have an effective sample size of `rows`."""
         return "draw more (n_samples), or widen the neighbourhood"
 
+    def _checked(self, draw: Any, x: Tensor) -> Draw:
+        if not isinstance(draw, Draw):
+            raise TypeError(f"{self.kind}.draw must return lx.Draw(xi, weight), got {type(draw).__name__}")
+        draw.check(len(x))
+        return draw
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Described(BaseNeighbourhood):
@@ -151,10 +216,10 @@ class Described(BaseNeighbourhood):
     def kind(self) -> str:
         return type(self.own).__qualname__
 
-    def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
+    def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Any:  # `drawn` and `placed` look at what they give
         return self.own.draw(x, n, rng)
 
-    def place(self, x: Tensor, xi: Tensor) -> Tensor:
+    def place(self, x: Tensor, xi: Tensor) -> Any:
         return self.own.place(x, xi)
 
     def same_placement(self, other: BaseNeighbourhood) -> bool:

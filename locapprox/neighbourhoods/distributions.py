@@ -60,7 +60,7 @@ class DescribedDistribution(BaseDistribution):
     def kind(self) -> str:
         return type(self.own).__qualname__
 
-    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Any:  # a placement looks at it
         return self.own.draw(d, n, rng, dtype)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,12 @@ class Placement(Concise, BaseNeighbourhood):
         draw = self._draws.draw(self._dimension(x), min(n, 1024), rng, x.dtype)
         return self.kernel.advice(draw, self._squared_distance(x, draw.xi.double()), n, rows)
 
-    def _weigh(self, x: Tensor, draw: Draw) -> Draw:
+    def _weigh(self, x: Tensor, draw: Any) -> Draw:
+        name, d = self._draws.kind, self._dimension(x)
+        if not isinstance(draw, Draw):
+            raise TypeError(f"{name}.draw must return lx.Draw(xi, weight), got {type(draw).__name__}")
+        if draw.xi.shape[-1] != d:
+            raise ValueError(f"{name}.draw gave xi with {draw.xi.shape[-1]} columns for {d} features")
         return draw if self.kernel is None else self.kernel.apply(draw, self._squared_distance(x, draw.xi.double()))
 
     def _dimension(self, x: Tensor) -> int:

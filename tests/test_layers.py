@@ -15,11 +15,12 @@ every_file = pytest.mark.parametrize("path", LIBRARY, ids=NAMES.values())
 LAYERS = {  # each with what it may import of the library, besides itself; later ones stand on earlier ones
     "_notices": (),
     "_parts": (),
+    "_memory": (),
     "plotting": (),
     "models": ("_notices", "_parts"),
-    "neighbourhoods": ("_parts", "models.inputs"),
+    "neighbourhoods": ("_parts", "_memory", "models.inputs"),
     "_problem": ("_parts", "models", "neighbourhoods"),
-    "fit": ("_notices", "_parts", "models", "neighbourhoods", "_problem"),
+    "fit": ("_notices", "_parts", "_memory", "models", "neighbourhoods", "_problem"),
     "_method": ("_parts", "neighbourhoods", "fit"),
     "_methods": ("neighbourhoods", "fit.losses", "_method"),
     "_files": ("neighbourhoods.base", "fit", "_method"),
@@ -42,13 +43,13 @@ NARROWER = {  # files that may import less than their layer, or one thing more
     "neighbourhoods/baselines.py": ("_parts",),
     "neighbourhoods/kernels.py": ("_parts", "neighbourhoods.base"),
     "neighbourhoods/distributions.py": ("_parts", "neighbourhoods.base"),
-    "neighbourhoods/masks.py": ("_parts", "neighbourhoods.base", "neighbourhoods.distributions"),
+    "neighbourhoods/masks.py": ("_parts", "_memory", "neighbourhoods.base", "neighbourhoods.distributions"),
     "fit/losses.py": (),
     "fit/links.py": (),
     "fit/result.py": (),
     "fit/solve.py": (),
     "fit/ridge.py": ("fit.solve",),
-    "fit/sampling.py": ("_problem", "models.scores", "neighbourhoods.base", "fit.solve"),
+    "fit/sampling.py": ("_memory", "_problem", "models.scores", "neighbourhoods.base", "fit.solve"),
     "images/regions.py": ("models.inputs",),
     "evaluation/intervals.py": (),
     "evaluation/recommend.py": (*LAYERS["evaluation"], "evaluation", "_methods"),
@@ -56,7 +57,8 @@ NARROWER = {  # files that may import less than their layer, or one thing more
 INSIDE_A_FUNCTION = {("_method.py", "_explain"), ("_method.py", "_explainer")}  # the one cycle: Method.explainer
 HEAVY = ("matplotlib", "scipy", "cvxpy", "sklearn", "seaborn", "skimage", "transformers")
 
-GETATTR = {  # what is asked of models, which come from elsewhere
+GETATTR = {  # what is asked of models, which come from elsewhere, and of the system
+    ("_memory.py", "hasattr(os, 'sysconf')"),
     ("models/scores.py", "getattr(part, 'training', False)"),
     ("models/scores.py", "getattr(model.func if isinstance(model, partial) else model, '__self__', model)"),
     ("models/scores.py", "hasattr(model, 'predict')"),

@@ -1,9 +1,11 @@
 """What a surrogate must do, checked."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from locapprox._parts import calling
+from locapprox._parts import calling, is_builtin
 from locapprox._problem import Problem
 from locapprox.fit.losses import GradientMatching, Loss, SquaredError
 from locapprox.fit.result import Fit
@@ -54,30 +56,33 @@ def _sample(instances: slice, where: BaseNeighbourhood = NOISE) -> Sample:
 
 
 def _fitted(surrogate: Surrogate, loss: Loss, instances: slice) -> Fit:
-    return fitted(described_surrogate(surrogate), _sample(instances), loss)
+    sample = _sample(instances)
+    fit = fitted(described_surrogate(surrogate), sample, loss)
+    _check_numbers(fit, sample)
+    return fit
 
 
 def fitted(surrogate: BaseSurrogate, sample: Sample, loss: Loss) -> Fit:
-    """The surrogate's fit of a sample; ContractError if it is none, other failures of a user's say whose they are."""
-
-    def require_fit(condition: object, clause: str) -> None:
-        require(condition, clause, f"surrogate {surrogate.kind}")
-
+    """The surrogate's fit of a sample, held to the contract if it is a user's; what fails says whose it is."""
     with calling(f"{surrogate.kind}.fit"):
-        fit: object = surrogate.fit(sample, loss)
-    require_fit(isinstance(fit, Fit), f"fit must return an lx.Fit, got {type(fit).__name__}")
-    assert isinstance(fit, Fit)
+        fit: Any = surrogate.fit(sample, loss)
+    if not is_builtin(surrogate):
+        _check_numbers(fit, sample, f"surrogate {surrogate.kind}")
+    return fit  # type: ignore[no-any-return]
+
+
+def _check_numbers(fit: Any, sample: Sample, whose: str = "surrogate") -> None:
+    require(isinstance(fit, Fit), f"fit must return an lx.Fit, got {type(fit).__name__}", whose)
     b, k, d = len(sample.x), sample.k, sample.d
     shapes = {"weights": (b, k, d), "standard_error": (b, k, d), "intercept": (b, k), "loss": (b, k)}
     for name, shape in {**shapes, "constant_loss": (b, k)}.items():
         part = getattr(fit, name)
-        require_fit(isinstance(part, Tensor), f"{name} must be a tensor, got {type(part).__name__}")
-        require_fit(tuple(part.shape) == shape, f"{name} must be {shape}, got {tuple(part.shape)}")
-        require_fit(part.dtype == sample.dtype, f"{name} must be {sample.dtype}, got {part.dtype}")
-    require_fit(fit.weights.isfinite().all() and fit.intercept.isfinite().all(), "weights are finite")
+        require(isinstance(part, Tensor), f"{name} must be a tensor, got {type(part).__name__}", whose)
+        require(tuple(part.shape) == shape, f"{name} must be {shape}, got {tuple(part.shape)}", whose)
+        require(part.dtype == sample.dtype, f"{name} must be {sample.dtype}, got {part.dtype}", whose)
+    require(fit.weights.isfinite().all() and fit.intercept.isfinite().all(), "weights are finite", whose)
     for name in ("standard_error", "loss", "constant_loss"):
-        require_fit(not (getattr(fit, name) < 0).any(), f"{name} must not be negative")
-    return fit
+        require(not (getattr(fit, name) < 0).any(), f"{name} must not be negative", whose)
 
 
 def _check_fit(surrogate: Surrogate, loss: Loss) -> None:

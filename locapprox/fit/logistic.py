@@ -25,6 +25,7 @@ MOST_STEPS = 200
 
 def fit_logistic(sample: Sample, loss: Loss, intercept: bool) -> Fit:
     """The stated loss minimised over logistic g."""
+    sample.check_memory()
     blocks, rows = kept_rows(sample, loss, intercept)
     n_fixed, unit_size = sum(block.n_fixed for block in blocks), blocks[-1].unit_size
     units = sum(block.units for block in blocks)

@@ -36,6 +36,8 @@ def minimise(
     `solve` by default is least squares, and ridge where rows are too few; `by_groups` asks for errors that need no more
     than sums; `most` is the number of features that may enter.
     """
+    if loss.value or sample.plan.interpolates:
+        sample.check_memory()
     errors = estimator(sample, loss, by_groups)
     done = first_pass(sample, Totals(loss, intercept), errors)
     exact = Exact(torch.cat([part.rows for part in done.exact]), torch.cat([part.y for part in done.exact], dim=-1))

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from locapprox._memory import require_memory
 from locapprox._problem import Problem
 from locapprox.fit.solve import design
 from locapprox.models.scores import Scores
@@ -101,6 +102,18 @@ class Plan(NamedTuple):
             own_weight=draw.weight.ndim == 2,
         )
 
+    def check_memory(self, instances: int, scores: int, keeps_gradients: bool, device: torch.device) -> None:
+        """Refuse weights and errors of all instances, or gradients of all rows of one, that cannot be held."""
+        held = 4 * self.rows if keeps_gradients else 0
+        at_once = 12 * min(instances, self.together(scores, keeps_gradients))
+        require_memory(
+            scores * self.d * (4 * instances + at_once + held),
+            f"{scores} × {self.d} weights of {instances} instances" + (f" from {self.rows} gradients" if held else ""),
+            device,
+            "ask for fewer outputs (target=) or instances, group the features (features=)"
+            + (", or draw less (n_samples=)" if held else ""),
+        )
+
     def together(self, scores: int, keeps_gradients: bool) -> int:
         """Instances that share a draw and fit into memory."""
         if self.own_xi:
@@ -125,6 +138,7 @@ def samples(
     for batch in neighbourhood.batches(x):
         one = neighbourhood.at(x, batch[:1])
         plan = Plan.of(one, x[batch[:1]], n, generator(seed, neighbourhood, role, x))
+        plan.check_memory(len(x), scores.k, keeps_gradients, x.device)
         if bar is not None:
             bar.total = plan.rows * len(x)  # type: ignore[attr-defined]
         for instances in batch.to(x.device).split(plan.together(scores.k, keeps_gradients)):
@@ -217,6 +231,14 @@ class Sample:
                 yield Block(xi[keep], weight[:, keep], draw.unit_size, n_fixed, coarse, xi[exact])
             else:
                 yield Block(xi, weight, draw.unit_size, draw.n_fixed, coarse, xi[:0])
+
+    def check_memory(self) -> None:
+        """Refuse a system of equations that cannot be held: some twelve matrices d × d, and four more for each instance
+        that has weights of its own."""
+        own = len(self.x) - 1 if self.plan.own_weight else 0
+        way_out = "group them (features=lx.patches(…), lx.superpixels(…) or labels), or match gradients (lx.smoothgrad)"
+        what = f"solving for the weights of {self.d} features"
+        require_memory((12 + 4 * own) * (self.d + 1) ** 2, what, self.x.device, way_out)
 
     def design(self, block: Block, intercept: bool) -> Float[Tensor, "n p"]:
         """Rows [ξ, 1], or ξ without intercept; the same tensor if the last block is asked for again."""

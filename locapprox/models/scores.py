@@ -42,7 +42,7 @@ def evaluation_mode(model: Any, warns: bool = True) -> Iterator[None]:
     module = module_of(model)
     with _lock:
         for part in module.modules() if module is not None else ():
-            if part in _explained or getattr(part, "training", False):  # a frozen script has no mode
+            if getattr(part, "training", False) or (_explained and part in _explained):  # a frozen script has no mode
                 _explained[part] = _explained.get(part, 0) + 1
                 held.append(part)
                 changed, part.training = changed or part.training, False
@@ -118,12 +118,14 @@ class Scores:
             )
 
     def _again(self, x: Tensor, probe: Tensor, first: Tensor) -> bool:
-        """Whether instances 0, 2, 1, 0 have the same scores; one that is alone gets a neighbour."""
-        rows = x[probe] if len(x) > 1 else torch.cat([x, 0.99 * x])
-        order = torch.tensor([0, *range(len(rows) - 1, 0, -1), 0], device=x.device)
-        again, asked = self._scores(rows[order], order.clamp_max(len(probe) - 1)), order < len(probe)
+        """Whether instances 0, 2, 1, 0 have the same scores; one that is alone is asked for beside a neighbour."""
+        if len(x) > 1:
+            order = torch.cat([probe[:1], probe[1:].flip(0), probe[:1]])
+            again, first = self._scores(x[order], order), first[order]
+        else:
+            again = self._scores(torch.cat([x, 0.99 * x, x]), probe.expand(3))[::2]
         rounding = 1e-3 if x.device.type == "cpu" and first.dtype.itemsize >= 4 else 1e-2
-        return torch.allclose(again[asked], first[order[asked]], rtol=rounding, atol=1e-6)
+        return torch.equal(again, first) or torch.allclose(again, first, rtol=rounding, atol=1e-6)
 
     def with_columns(self, columns: Tensor | None) -> "Scores":
         """The same with other output columns, (1, k), or (b, 1) for other instances."""

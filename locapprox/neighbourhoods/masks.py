@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from locapprox._memory import require_memory
 from locapprox._parts import Concise
 from locapprox.neighbourhoods.base import Draw, block_size
 from locapprox.neighbourhoods.distributions import BaseDistribution, ones
@@ -24,6 +25,8 @@ class LeaveOneOut(Concise, BaseDistribution):
     interpolates = True
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
+        way_out = "group them (features=lx.patches(…), lx.superpixels(…) or labels)"
+        require_memory(2 * d**2, f"removing each of {d} features in turn", rng.device, way_out)
         xi = torch.cat([1 - torch.eye(d), torch.ones(1, d)]).to(rng.device, dtype)
         weight = ones(xi)
         weight[-1] = torch.inf

@@ -222,6 +222,19 @@ def test_a_model_that_mixes_rows_is_refused(name, instances):
         lx.explain(lambda rows: model(rows), X[:instances] + 1, lx.c_lime(), n_samples=50)
 
 
+def test_a_model_may_write_its_answers_into_one_buffer():
+    buffer = torch.empty(10_000, dtype=torch.float64)
+
+    def model(rows):
+        buffer[: len(rows)] = line(rows).sin()
+        return buffer[: len(rows)]
+
+    for method in (lx.c_lime(), lx.kernel_shap(), lx.occlusion()):
+        for rows in (X, X[:1]):
+            found, right = (lx.explain(f, rows, method, n_samples=60) for f in (model, lambda a: line(a).sin()))
+            assert torch.equal(found.weights, right.weights)
+
+
 def test_an_instance_alone_needs_no_neighbour():
     """A function that only takes what it knows is asked about that alone."""
 

@@ -103,7 +103,7 @@ class Scores:
         """Ask the model twice about up to three instances, the second time among others and in another order."""
         probe = torch.arange(min(len(x), 3), device=x.device)
         with torch.no_grad():
-            first = self._scores(x[probe], probe)
+            first = self._scores(x[probe], probe).clone()  # a model may use its output again
             try:
                 same = self._again(x, probe, first)
             except ValueError:  # of an instance alone, beside a row that nobody asked about

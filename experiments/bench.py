@@ -19,7 +19,7 @@ import tyro
 from torch import Tensor, nn
 
 import locapprox as lx
-from experiments import networks, originals, runs
+from experiments import files, networks, originals
 from experiments.data import Table, load
 
 GRID = [2**k for k in range(5, 18)]
@@ -187,7 +187,7 @@ def main(config: Config, out: Path = Path("results/bench"), cache: Path = Path("
     second = against_peers(config, table, net, table.x_explain[: config.peer_instances])
     print(second.to_string(index=False))
     for name, frame in {"over_evaluations": first, "against_peers": second}.items():
-        runs.write(out / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))  # type: ignore[misc]
+        files.write(out / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))  # type: ignore[misc]
     print(f"tables: {out}")
 
 

@@ -25,7 +25,7 @@ import tyro
 from torch import Tensor, nn
 
 import locapprox as lx
-from experiments import image_models, runs
+from experiments import files, image_models
 from experiments.bench import interleaved
 
 PATCH = 4
@@ -227,7 +227,7 @@ def main(config: Config, out: Path = Path("results/bench"), cache: Path = Path("
         print(f"LeNet, {config.instances} images, 49 patches, {config.n_samples} samples, one thread")
     for name, frame in frames.items():
         print(frame.to_string(index=False), "\n")
-        runs.write(out / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))  # type: ignore[misc]
+        files.write(out / f"{name}.csv", lambda part, frame=frame: frame.to_csv(part, index=False))  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ python -m experiments.changes --data heloc --model ffnnA --out results/paper
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import locapprox as lx
-from experiments import networks, runs
+from experiments import files, networks, runs
 from experiments.correspondence import Config as Settings
 from experiments.correspondence import engine, l1, over_uniform, problem, weights
 from experiments.data import Table, load
@@ -46,15 +46,13 @@ class Config:
     seed: int = 0
 
     def command(self, out: Path) -> str:
-        changed = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in changed)
-        return f"python -m experiments.changes{options} --out {out}"
+        return runs.command("changes", self, out)
 
 
 def main(config: Config, out: Path = Path("results/paper"), force: bool = False) -> Path:
     """Results go to out/changes/data-model, trained networks to out/networks."""
     table, theirs = load(config.data), authors(config)
-    sources = table.sha256 if theirs is None else {**table.sha256, theirs.name: runs.digest(theirs)}
+    sources = table.sha256 if theirs is None else {**table.sha256, theirs.name: files.digest(theirs)}
     folder = out / "changes" / f"{config.data}-{config.model}"
     return runs.run(
         folder, config, sources, lambda: compute(config, table, out / "networks"), config.command(out), force
@@ -70,7 +68,7 @@ def compute(config: Config, table: Table, cache: Path) -> runs.Results:
     frame = pd.DataFrame(rows, columns=["change", "quantity", "authors", "ours", "unit", "note"])
     frame.insert(0, "data", config.data)
     frame.insert(1, "model", config.model)
-    return {"changes": frame}, {"metrics": trained.metrics, "training": asdict(trained.training)}
+    return {"changes": frame}, networks.notes([trained])
 
 
 def unweighted(p: Problem) -> lx.Method:

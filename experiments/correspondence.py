@@ -10,7 +10,7 @@ python -m experiments.correspondence --data who --model ffnnA --out results/pape
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,9 +51,7 @@ class Config:
     seed: int = 0
 
     def command(self, out: Path) -> str:
-        changed = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in changed)
-        return f"python -m experiments.correspondence{options} --out {out}"
+        return runs.command("correspondence", self, out)
 
 
 def main(config: Config, out: Path = Path("results/paper"), force: bool = False) -> Path:
@@ -84,8 +82,7 @@ def compute(config: Config, table: Table, out: Path) -> runs.Results:
     for frame in tables.values():
         frame.insert(0, "data", config.data)
         frame.insert(1, "model", config.model)
-    notes = {"metrics": [t.metrics for t in found], "training": [asdict(t.training) for t in found]}
-    return tables, {**notes, "explained": len(p.x), "features": p.groups}
+    return tables, {**networks.notes(found), "explained": len(p.x), "features": p.groups}
 
 
 def problem(config: Config, table: Table, net: nn.Sequential) -> Problem:

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -93,6 +95,23 @@ def _parsed(path: Path) -> pd.DataFrame:
 _PARTS = [("train80", ""), ("test20", ""), ("test20", "-subset")]
 
 
+class NotDownloadedError(FileNotFoundError):
+    """A file would have to be downloaded."""
+
+
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Inside, `fetch` raises NotDownloadedError where it would download."""
+    token = _offline.set(True)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
+
+
 def fetch(folder: str, file: str, origin: str | None = AUTHORS) -> Path:
     """The verified file: in $LOCAPPROX_DATA/folder if that is set, else in pooch's cache, downloaded if needed."""
     local = os.environ.get("LOCAPPROX_DATA")
@@ -107,6 +126,8 @@ def fetch(folder: str, file: str, origin: str | None = AUTHORS) -> Path:
     if origin is None:
         raise FileNotFoundError(f"{file} is not on the internet: set LOCAPPROX_DATA to a folder with {folder}/{file}")
     cache = pooch.os_cache("locapprox") / folder
+    if _offline.get() and not ((cache / file).is_file() and pooch.file_hash(str(cache / file)) == SHA256[file]):
+        raise NotDownloadedError(f"{file} is not here yet; a run downloads it")
     try:
         return Path(pooch.retrieve(f"{origin}/{file}", SHA256[file], fname=file, path=cache, progressbar=False))
     except ValueError as error:  # pooch has removed what it downloaded

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from experiments.data import EXPLAINED, Table, fetch
+from experiments.files import digest
 from experiments.runs import bar
 from locapprox import as_images
 
@@ -101,14 +102,14 @@ def _table(
 
 
 def _digests(paths: list[Path]) -> dict[str, str]:
-    """sha256 of files; of a folder, of its files' names and sizes."""
+    """sha256 of files; of a folder, of its images' names and contents."""
     out = {}
     for path in paths:
-        digest = hashlib.sha256()
         if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
+            whole = hashlib.sha256()
+            for file, raw in _files(path):
+                whole.update(f"{file} {hashlib.sha256(raw).hexdigest()}\n".encode())
+            out[path.name] = whole.hexdigest()
         else:
-            digest.update(path.read_bytes())
-        out[path.name] = digest.hexdigest()
+            out[path.name] = digest(path)
     return out

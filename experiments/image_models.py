@@ -10,7 +10,7 @@ python -m experiments.image_models --data mnist --out results/paper
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -52,13 +52,7 @@ class Config:
     seed: int = 0
 
     def command(self, out: Path) -> str:
-        parts = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value != f.default:
-                words = " ".join(map(str, value)) if isinstance(value, tuple) else value
-                parts.append(f" --{f.name.replace('_', '-')} {words}")
-        return f"python -m experiments.image_models{''.join(parts)} --out {out}"
+        return runs.command("image_models", self, out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +146,7 @@ def compute(config: Config, table: Table, cache: Path) -> runs.Results:
     for part in tables.values():
         part.insert(0, "data", config.data)
         part.insert(1, "model", config.model)
-    notes = {"metrics": [found.metrics], "training": [asdict(found.training)], "explained": len(x)}
-    return tables, {**notes, "recommend": answer.summary()}
+    return tables, {**networks.notes([found]), "explained": len(x), "recommend": answer.summary()}
 
 
 def measure(p: Problem, parts: dict[str, Any], methods: dict[str, lx.Method], replicates: int) -> lx.Faithfulness:

@@ -5,16 +5,16 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from experiments import files
 from experiments.data import Table
 from experiments.image_data import cifar10, mnist
-from experiments.networks import Trained, loss_of, metrics
-from experiments.runs import bar, write
+from experiments.networks import Trained, arrays_of, loss_of, metrics
+from experiments.runs import bar
 
 SHIFT = 3  # pixels by which training images are moved at most, and mirrored if there are colours
 
@@ -86,13 +86,11 @@ def trained(table: Table, training: Training, cache: Path) -> Trained:
         net = network(training.model, table.x_train.shape[1], table.classes)
         with torch.no_grad():
             net.eval()(table.x_train[:2])  # sizes of lazy layers
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as stored:
-                net.load_state_dict({name: torch.from_numpy(stored[name]) for name in stored.files})
-        else:
+        if (arrays := files.stored(path)) is None:
             _train(net, table, training)
-            arrays = {name: value.numpy() for name, value in net.state_dict().items()}
-            write(path, lambda part: np.savez(part, **arrays))
+            files.store(path, arrays_of(net))
+        else:
+            net.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     net.eval().requires_grad_(False)
     return Trained(net, metrics(net, table), training)  # type: ignore[arg-type]
 

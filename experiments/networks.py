@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,10 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from experiments import files
 from experiments.data import Table
-from experiments.runs import bar, write
+from experiments.runs import bar
 
 BATCH = 64
 TOGETHER = 5  # seeds 5k … 5k + 4 are trained at once
@@ -120,6 +119,25 @@ class Trained:
     metrics: dict[str, float]
     training: Training
 
+    @property
+    def sha256(self) -> str:
+        """Of its weights."""
+        return files.fingerprint(arrays_of(self.network))
+
+
+def arrays_of(net: nn.Module) -> dict[str, np.ndarray]:
+    """Its state, as it is stored."""
+    return {name: value.numpy() for name, value in net.state_dict().items()}
+
+
+def notes(found: Sequence[Trained]) -> dict[str, Any]:
+    """What manifests say of networks."""
+    return {
+        "metrics": [one.metrics for one in found],
+        "training": [asdict(one.training) for one in found],
+        "networks": [one.sha256 for one in found],
+    }
+
 
 def trained(table: Table, training: Training, cache: Path) -> Trained:
     """The network of the first seed, counting up from the stated one, that learned something on the training rows.
@@ -160,29 +178,16 @@ def _cached(table: Table, training: Training, cache: Path) -> nn.Sequential:
     def path(seed: int) -> Path:
         return cache / f"{table.name}-{training.model}-{seed}-{key}.npz"
 
-    net, stored = _start(table, training.model, training.seed), _stored(path(training.seed))
-    if stored is None:
+    net, arrays = _start(table, training.model, training.seed), files.stored(path(training.seed))
+    if arrays is None:
         first = training.seed // TOGETHER * TOGETHER
-        seeds = [training.seed] if training.model == "cnn" else range(first, first + TOGETHER)
-        for seed, net in zip(seeds, _train(table, training, seeds), strict=True):
-            arrays: dict[str, Any] = {name: value.numpy() for name, value in net.state_dict().items()}
-            write(path(seed), lambda part, arrays=arrays: np.savez(part, **arrays))  # type: ignore[misc]
-        stored = _stored(path(training.seed))
-    assert stored is not None
-    net.load_state_dict(stored)
+        seeds = [training.seed] if training.model == "cnn" else list(range(first, first + TOGETHER))
+        made = {seed: arrays_of(net) for seed, net in zip(seeds, _train(table, training, seeds), strict=True)}
+        for seed in seeds:
+            files.store(path(seed), made[seed])
+        arrays = made[training.seed]
+    net.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     return net
-
-
-def _stored(path: Path) -> dict[str, Tensor] | None:
-    """Arrays by name; None if they are not there, or the file is damaged, which is said."""
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: torch.from_numpy(stored[name]) for name in stored.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        tqdm.write(f"{path} cannot be read ({error}): computed again")
-        return None
 
 
 def _start(table: Table, model: str, seed: int) -> nn.Sequential:

@@ -7,7 +7,7 @@ python -m experiments.no_free_lunch --data who --model ffnnA --out results/paper
 python -m experiments.no_free_lunch --data my.csv --target y --neighbourhoods my_code:Sphere
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,7 @@ class Config:
     seed: int = 0
 
     def command(self, out: Path) -> str:
-        parts = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value != f.default:
-                words = " ".join(value) if isinstance(value, tuple) else value
-                parts.append(f" --{f.name.replace('_', '-')} {words}")
-        return f"python -m experiments.no_free_lunch{''.join(parts)} --out {out}"
+        return runs.command("no_free_lunch", self, out)
 
 
 def main(config: Config, out: Path = Path("results/paper"), force: bool = False) -> Path:
@@ -91,7 +85,7 @@ def compute(config: Config, table: Table, own: list[lx.Method], cache: Path) -> 
             settings = Settings(table.name, config.model, points, sigma=config.sigma, width=config.width)
             p = problem(settings, table, trained.network)
             tables.append(measure(config, p.model, p.x, engine(p), p.target, own))
-        notes = {"metrics": [t.metrics for t in found], "training": [asdict(t.training) for t in found]}
+        notes = networks.notes(found)
     whole = {name: joined([each[name] for each, _ in tables]) for name in ("matrix", "verdict")}
     for part in whole.values():
         part.insert(0, "data", table.name)

@@ -6,13 +6,10 @@ group (exactly what one ξ for the group gives, by the chain rule). On tables ev
 
 import hashlib
 import importlib.metadata
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from captum._utils.models.linear_model import SkLearnLinearModel
 from captum.attr import (
@@ -29,9 +26,9 @@ from captum.attr._utils.attribution import Attribution
 from jaxtyping import Float, Int
 from sklearn.linear_model import LinearRegression
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from experiments.runs import bar, write
+from experiments import files
+from experiments.runs import bar
 
 Weights = Float[Tensor, "b d"]
 SAMPLED = ("LIME", "KernelSHAP", "C-LIME", "SmoothGrad")
@@ -171,13 +168,8 @@ def computed(p: Problem, seed: int, cache: Path) -> dict[str, Weights]:
     versions = [importlib.metadata.version(name) for name in ("captum", "torch", "scikit-learn")]
     digest.update(repr((p.n_samples, p.sigma, p.width, p.baseline, seed, versions, repr(p.model))).encode())
     path = cache / f"{digest.hexdigest()[:24]}.npz"
-    if path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return {name: torch.from_numpy(stored[name]) for name in ORIGINALS}
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            tqdm.write(f"{path} cannot be read ({error}): computed again")
+    if (arrays := files.stored(path)) is not None:
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
     found = {name: original(p, seed) for name, original in ORIGINALS.items()}
-    arrays: dict[str, Any] = {name: w.numpy() for name, w in found.items()}
-    write(path, lambda part: np.savez(part, **arrays))
+    files.store(path, {name: w.numpy() for name, w in found.items()})
     return found

@@ -10,13 +10,15 @@ import contextlib
 import fnmatch
 import importlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
 import joblib
 import tyro
 from tqdm.auto import tqdm
@@ -25,6 +27,7 @@ from experiments import (
     changes,
     correspondence,
     data,
+    files,
     image_models,
     networks,
     no_free_lunch,
@@ -61,7 +64,8 @@ SECONDS = {
 }
 ORIGINALS = ("correspondence", "recovery")  # they need captum's explanations
 TRAINING = {"ffnnA": 10.0, "ffnnB": 15.0, "ffnnC": 20.0, "lenet": 20.0, "resnet": 400.0}
-ALONE = {"theory": "theory_checks --out {out}/theory", "figures": "paper_figures --results {out}"}
+CACHES = ("networks", "originals")
+ALONE = {"theory": ("theory_checks --out", "theory"), "figures": ("paper_figures --results", ".")}
 
 
 @dataclass(frozen=True)
@@ -78,20 +82,23 @@ class Options:
 
 
 def run_all(configs: Sequence[Any], options: Options, with_theory: bool = True) -> int:
-    """Exit status: 0 if all is done, 1 if a task failed, 130 after Ctrl-C."""
+    """Exit status: 0 if all is done, 1 if a task failed, 130 after Ctrl-C or SIGTERM."""
     out, steps = options.out, {name_of(config): partial(entry(config), config, options.out) for config in configs}
     steps |= ({"theory": partial(theory, out)} if with_theory else {}) | {"figures": partial(figures, out)}
     try:
         chosen = select(tuple(steps), options.only)
         if options.list:
             for name in chosen:
-                print(f"{name:<38}{state(steps[name])}")
+                print(f"{name:<38}{state(steps[name])}", flush=True)
             return 0
-        with alone(out):
+        with schedule.terminable(), alone(out, [out / name for name in (*steps, *CACHES)]):
             return _run({name: steps[name] for name in chosen}, configs, options)
     except KeyboardInterrupt:
         tqdm.write(f"Stopped. What is finished is kept in {out}; the same command goes on from there.")
         return 130
+    except BrokenPipeError:  # whoever reads, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+        return 0 if options.list else 1
     except (ValueError, OSError) as error:
         tqdm.write(f"Error: {error}")
         return 1
@@ -145,7 +152,10 @@ def entry(config: Any) -> Callable[..., Path]:
 
 
 def command(config: Any | None, name: str, out: Path) -> str:
-    return f"python -m {ALONE[name].format(out=out)}" if config is None else str(config.command(out))
+    if config is not None:
+        return str(config.command(out))
+    words, folder = ALONE[name]
+    return f"python -m {words} {shlex.quote(str(out / folder))}"
 
 
 def seconds(name: str) -> float:
@@ -166,7 +176,10 @@ def select(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
 
 def state(step: Callable[..., Any]) -> str:
     try:
-        why = runs.reason(step)
+        with data.offline():
+            why = runs.reason(step)
+    except data.NotDownloadedError as error:
+        return f"unknown: {error}"
     except (ValueError, OSError) as error:
         return f"cannot be done: {error}"
     return "done" if why is None else f"stale: {why}" if why else "missing"
@@ -207,28 +220,29 @@ def theory(out: Path, force: bool = False) -> Path:
     """The table of the theory, made again when its code or the library's changes."""
     code = runs.version_of([*runs.ROOT.glob("theory_checks/**/*.py"), *runs.ROOT.glob("locapprox/**/*.py")])
 
-    def fill() -> dict[str, Any]:
+    def fill(place: Path) -> dict[str, Any]:
         said = io.StringIO()
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
-                later("theory_checks")(out / "theory", processes=1)
+                later("theory_checks")(place, processes=1)
         except SystemExit as exit_:
             if exit_.code:
                 raise RuntimeError(f"a claim fails:\n{said.getvalue()}") from exit_
-        return {"command": f"python -m theory_checks --out {out / 'theory'}"}
+        return {"command": command(None, "theory", out)}
 
     return runs.make(out / "theory", {"config": {}, "code": code, "data": {}}, fill, force)
 
 
 def figures(out: Path, force: bool = False) -> Path:
     """Figures and their page, drawn again when a result or the code that draws changes."""
-    found = {str(path.parent.relative_to(out)): runs.digest(path) for path in out.glob("**/manifest.json")}
+    places = [out / "theory", *(place for name in SECONDS for place in out.glob(f"{name}/[!.]*"))]
+    manifests = [place / runs.MANIFEST for place in places]
+    found = {path.parent.relative_to(out).as_posix(): files.digest(path) for path in manifests if path.is_file()}
     code = runs.version_of(path for path in runs.ROOT.glob("paper_figures/**/*.*") if path.suffix in (".py", ".csv"))
-    found.pop("figures", None)
 
-    def fill() -> dict[str, Any]:
-        later("paper_figures")(results=out)
-        return {"command": f"python -m paper_figures --results {out}"}
+    def fill(place: Path) -> dict[str, Any]:
+        later("paper_figures")(results=out, out=place)
+        return {"command": command(None, "figures", out)}
 
     return runs.make(out / "figures", {"config": {}, "code": code, "data": found}, fill, force)
 
@@ -240,21 +254,14 @@ def later(package: str) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """One run at a time in a folder, so that parts of files which a killed run left behind can be removed."""
-    with runs.writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(out / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise ValueError(f"another run writes to {out}: wait for it, or choose another --out") from error
-    with lock:
+def alone(out: Path, folders: Iterable[Path] = ()) -> Iterator[None]:
+    """One run at a time in `out`; in the end nothing that killed workers left unfinished is in its folders."""
+    with files.alone(out, patience=0):
         try:
             yield
         finally:
-            for part in out.rglob("*.part*"):
-                part.unlink(missing_ok=True)
+            for folder in folders:
+                runs.tidy(folder)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ python -m experiments.perturbations --data who --model ffnnA --out results/paper
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +52,7 @@ class Config:
     seed: int = 0
 
     def command(self, out: Path) -> str:
-        changed = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in changed)
-        return f"python -m experiments.perturbations{options} --out {out}"
+        return runs.command("perturbations", self, out)
 
 
 def main(config: Config, out: Path = Path("results/paper"), force: bool = False) -> Path:
@@ -80,8 +78,7 @@ def compute(config: Config, table: Table, cache: Path) -> runs.Results:
     for part in tables.values():
         part.insert(0, "data", config.data)
         part.insert(1, "model", config.model)
-    notes = {"metrics": [t.metrics for t in found], "training": [asdict(t.training) for t in found]}
-    return tables, {**notes, "explained": config.points}
+    return tables, {**networks.notes(found), "explained": config.points}
 
 
 def layouts(p: Problem, n_samples: int, seed: int) -> dict[tuple[str, str], Tensor]:

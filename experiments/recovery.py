@@ -10,7 +10,7 @@ python -m experiments.recovery --data heloc --model logistic --out results/paper
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -43,9 +43,7 @@ class Config:
     seed: int = 0
 
     def command(self, out: Path) -> str:
-        changed = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in changed)
-        return f"python -m experiments.recovery{options} --out {out}"
+        return runs.command("recovery", self, out)
 
 
 def main(config: Config, out: Path = Path("results/paper"), force: bool = False) -> Path:
@@ -76,8 +74,7 @@ def compute(config: Config, table: Table, out: Path) -> runs.Results:
     frame = pd.concat(parts, ignore_index=True)
     frame.insert(0, "data", config.data)
     frame.insert(1, "model", config.model)
-    notes = {"metrics": [t.metrics for t in found], "training": [asdict(t.training) for t in found]}
-    return {"recovery": frame}, {**notes, "explained": config.points, "left_out": left_out}
+    return {"recovery": frame}, {**networks.notes(found), "explained": config.points, "left_out": left_out}
 
 
 def logistic(p: Problem, seed: int) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,8 +1,10 @@
 """Tasks in worker processes: what others need first, the longest first; a failure stops only what needs it."""
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -30,8 +32,8 @@ class Task:
 def run(tasks: Sequence[Task], jobs: int) -> dict[str, str]:
     """Runs them all, `jobs` at a time with one thread each; returns name -> error of those that failed.
 
-    A need that is not among the tasks counts as met. On Ctrl-C the workers are killed at once: what they have finished
-    is on disk, since files appear whole or not at all.
+    A need that is not among the tasks counts as met. On Ctrl-C and SIGTERM the workers are killed at once, and they
+    end with this process whatever ends it: what they have finished is on disk, since files appear whole or not at all.
     """
     order = sorted(tasks, key=partial(_length, tasks), reverse=True)
     open_, waiting, running = {task.name for task in tasks}, list(order), dict[Future[str | None], Task]()
@@ -76,7 +78,21 @@ def run(tasks: Sequence[Task], jobs: int) -> dict[str, str]:
 def _pool(jobs: int) -> ProcessPoolExecutor:
     """New processes rather than forks: a fork of a process with threads may hang."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_worker)
+
+
+def _worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pipe to the parent closes when that is gone, also by kill -9."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _ready(waiting: Sequence[Task], open_: set[str]) -> list[Task]:
@@ -90,13 +106,30 @@ def _length(tasks: Sequence[Task], task: Task) -> float:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that start here ignore Ctrl-C, which a terminal sends to all: the main process ends them."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def terminable() -> Iterator[None]:
+    """Inside, SIGTERM, which `kill` and batch systems send, is a Ctrl-C. (Signals belong to the main thread.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that start here never hear a Ctrl-C, which a terminal sends to all: the main process, which hears it
+    afterwards, ends them."""
+    if os.name == "nt":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _guarded(call: Callable[[], Any]) -> str | None:

@@ -2,7 +2,12 @@
 
 import fnmatch
 import json
+import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import joblib
@@ -10,6 +15,7 @@ import pandas as pd
 import tyro
 from tqdm.auto import tqdm
 
+from experiments import files
 from paper_figures import correspondence, image_models, no_free_lunch, page, perturbations, recovery
 from paper_figures.results import EXPERIMENTS, Runs, read
 from paper_figures.style import Picture, style
@@ -23,17 +29,20 @@ MODULES = {
 }
 
 
-def main(names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Path("results/paper")) -> Path:
-    """Draw RESULTS/figures/NAME.pdf and .png, and RESULTS/figures/index.html if all are drawn.
+def main(
+    names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Path("results/paper"), out: Path | None = None
+) -> Path:
+    """Draw OUT/NAME.pdf and .png, and OUT/index.html if all are drawn.
 
     Args:
         names: figures to draw: names, their beginnings, or patterns with *; default: all.
         results: the folder with the results of the experiments.
+        out: where to draw; default: RESULTS/figures.
     """
     found = finished(results)
     if not found:
         raise FileNotFoundError(f"{results} has no finished results; python -m experiments.paper makes them")
-    folder, wanted = results / "figures", chosen(list(figures(found)), names)
+    folder, wanted = out or results / "figures", chosen(list(figures(found)), names)
     workers = min(joblib.cpu_count(), len(wanted))
     slices = [wanted[i :: 2 * workers] for i in range(2 * workers)]
     parts = joblib.Parallel(workers, return_as="generator")(joblib.delayed(draw)(results, s, folder) for s in slices)
@@ -43,9 +52,8 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), results: Path = Path
     if names:
         return folder
     index = folder / "index.html"
-    part = index.with_suffix(".part.html")
-    part.write_text(page.index(found, drawn, theory(results)), encoding="utf-8")
-    part.replace(index)
+    text = page.index(found, drawn, theory(results))
+    files.write(index, lambda part: part.write_text(text, encoding="utf-8"))
     return index
 
 
@@ -61,9 +69,25 @@ def figures(found: Mapping[str, Runs]) -> dict[str, Callable[[Path], Picture]]:
 
 def draw(results: Path, names: Sequence[str], folder: Path) -> dict[str, Picture]:
     """Some of the figures, in a process that reads the results itself: quicker than sending them."""
+    _end_with_parent()
     every = figures(finished(results)) if names else {}
     with style():
         return {name: every[name](folder / name) for name in names}
+
+
+@cache
+def _end_with_parent() -> None:
+    """joblib's workers would stay for minutes when their parent is killed: a thread looks twice a second."""
+    parent = multiprocessing.parent_process()
+    if parent is None or os.name == "nt":  # there an id outlives its process
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent.pid:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def chosen(every: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -155,7 +156,13 @@ def _figure(name: str, picture: Picture) -> str:
     parts += [_details("Numbers", table(picture.numbers))]
     if picture.published is not None:
         parts += [_details("Published (the authors' stored explanations)", table(picture.published))]
-    return "\n".join([*parts, _details("Command", f"<code>python -m paper_figures {name}</code>"), "</figure>"])
+    return "\n".join(
+        [
+            *parts,
+            _details("Command", f"<code>{html.escape(shlex.join(['python', '-m', 'paper_figures', name]))}</code>"),
+            "</figure>",
+        ]
+    )
 
 
 def _image(path: Path, caption: str, name: str | None = None) -> str:

@@ -49,9 +49,9 @@ def read(results: Path, experiment: str = "correspondence") -> Runs:
             f"{results}/{experiment} has no finished run; python -m experiments.{experiment} makes one"
         )
     folders = sorted(found, key=_place)
-    names = sorted({path.stem for path in folders[0].glob("*.csv")})
-    tables = {name: pd.concat([pd.read_csv(f / f"{name}.csv") for f in folders], ignore_index=True) for name in names}
     manifests = [json.loads((f / "manifest.json").read_text(encoding="utf-8")) for f in folders]
+    names = sorted(name.removesuffix(".csv") for name in manifests[0]["files"] if name.endswith(".csv"))
+    tables = {name: pd.concat([pd.read_csv(f / f"{name}.csv") for f in folders], ignore_index=True) for name in names}
     return Runs(experiment, tables, manifests)
 
 

@@ -1,8 +1,8 @@
 """The runner: killed, interrupted, corrupted, out of date or without a place to write, results are right or redone."""
 
 import errno
+import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -16,7 +16,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments import correspondence, data, networks, no_free_lunch, paper, perturbations, recovery, runs, schedule
+from experiments import (
+    correspondence,
+    data,
+    files,
+    networks,
+    no_free_lunch,
+    paper,
+    perturbations,
+    recovery,
+    runs,
+    schedule,
+)
 from experiments.paper import Options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,14 +44,61 @@ CONFIGS = [
 ]
 EXPERIMENTS = ("correspondence", "recovery", "perturbations", "no_free_lunch")
 SCRIPT = f"""
-import sys
+import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
+from experiments import perturbations
 from experiments.paper import Options, run_all
-from tests.test_runner import CONFIGS, EXPERIMENTS
+from tests.test_runner import CONFIGS
+
+out, held, *only = sys.argv[1:]
+compute = perturbations.compute
+
+def wait(*arguments):
+    while Path(held).exists():
+        time.sleep(0.1)
+    return compute(*arguments)
+
+perturbations.compute = wait  # in workers too: they import this file
 if __name__ == "__main__":
-    raise SystemExit(run_all(CONFIGS, Options(Path(sys.argv[1]), only=EXPERIMENTS, jobs=2)))
+    raise SystemExit(run_all(CONFIGS, Options(Path(out), only=tuple(only), list=held == "list", jobs=2)))
 """
+# What users may have in the folders of a run, with names much like its own.
+FOREIGN = [
+    *(
+        "thesis/chapter.part2.docx",
+        "backup.part01.rar",
+        "data.partition.csv",
+        "a.123.part.csv",
+        "manifest.json",
+        ".lock",
+    ),
+    *("correspondence/notes.csv", "correspondence/manifest.json", "recovery/.locapprox-unfinished-notes.csv"),
+    *(
+        f"correspondence/diabetes-linear/{name}"
+        for name in ("mine.csv", "m.json", "m.png", "m.pdf", "m.html", "sub/m.csv")
+    ),
+    *(f"recovery/diabetes-linear/{name}" for name in ("recovery.1.part.csv", "recovery.csv.part", "empty.csv")),
+    *("recovery/diabetes-linear/.locapprox-unfinished-/a.csv", "recovery/diabetes-linear/.unfinished-abcdefgh/a.csv"),
+    *("networks/mine.npz", "networks/left.1.part.npz", "networks/.locapprox-unfinished-chapter-1/a.npz"),
+    *(
+        "originals/mine.part.npz",
+        "figures/mine.png",
+        "figures/index.part.html",
+        "theory/mine.csv",
+        "theory/figures/m.pdf",
+    ),
+]
+
+
+def foreign(out):
+    """Each of these files, what it holds and when it was changed; they are written where there are none yet."""
+    for name in FOREIGN:
+        path = out / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("" if "empty" in name else f"{name}, of somebody else")
+    return {name: ((out / name).read_text(), (out / name).stat().st_mtime_ns) for name in FOREIGN}
 
 
 def everything(out):
@@ -48,125 +106,203 @@ def everything(out):
         paper.entry(config)(config, out)
 
 
+def ours(out):
+    """The files that a run has written, finished or not."""
+    every = (path for path in out.rglob("*") if path.is_file() and path.name != files.LOCK)
+    return sorted(path for path in every if path.relative_to(out).as_posix() not in FOREIGN)
+
+
 def contents(out):
-    """Every file but the lock; of a manifest what the results depend on and what they are."""
-    files = {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in out.rglob("*.*")
-        if path.is_file() and path.name != ".lock"
-    }
+    """Every file of the run; of a manifest what the results depend on and what they are."""
+    written = {path.relative_to(out).as_posix(): path.read_bytes() for path in ours(out)}
+    changing = {"wall_seconds", "command", "sha256", "commit"}
     return {
-        name: {k: v for k, v in json.loads(text).items() if k not in ("wall_seconds", "command", "sha256", "commit")}
-        if name.endswith("json")
+        name: {
+            k: v
+            for k, v in json.loads(text).items()
+            if k not in (changing | {"data"} if name.startswith("figures") else changing)  # there sha256 of manifests
+        }
+        if name.endswith("manifest.json")
         else text
-        for name, text in files.items()
+        for name, text in written.items()
     }
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    out, start = tmp_path_factory.mktemp("undisturbed"), time.perf_counter()
+    out = tmp_path_factory.mktemp("undisturbed")
     everything(out)
-    return out, time.perf_counter() - start
-
-
-def test_killed_at_ten_random_moments_the_results_are_the_same_bytes(undisturbed, tmp_path):
-    whole, seconds = undisturbed
-    moments, killed = random.Random(0), 0
-    while killed < 10:
-        child = multiprocessing.get_context("fork").Process(target=everything, args=(tmp_path,))
-        child.start()
-        child.join(moments.uniform(0, seconds / 4))
-        if child.exitcode is None:
-            child.kill()
-            child.join()
-            killed += 1
-        elif (state := child.exitcode) == 0:  # finished before its moment: from the beginning
-            assert contents_without_parts(tmp_path) == contents(whole)
-            for path in tmp_path.glob("*/*/manifest.json"):
-                path.unlink()
-        else:
-            raise AssertionError(f"a run ended with {state}")
-    with paper.alone(tmp_path):
-        everything(tmp_path)
-    assert contents(tmp_path) == contents(whole)
-
-
-def contents_without_parts(out):
-    return {name: text for name, text in contents(out).items() if ".part" not in name}
+    return out
 
 
 class Run:
-    """A real run in processes of its own, and what it says."""
+    """A real run in processes of its own, and what it says; perturbations wait as long as there is a file `held`."""
 
-    def __init__(self, out, tmp_path):
+    def __init__(self, out, tmp_path, *only, held="nothing"):
         script = tmp_path / "small.py"
         script.write_text(SCRIPT)
         self.process = subprocess.Popen(
-            [sys.executable, str(script), str(out)],
+            [sys.executable, str(script), str(out), str(held), *only],
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=(tmp_path / "stderr").open("a"),
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
 
     def until(self, *words):
-        """The first line with any of the words."""
+        """The first line with any of the words; None if it ends without."""
         for line in self.process.stdout:
             if any(word in line for word in words):
                 return line
-        raise AssertionError(f"never said {' or '.join(words)}")
+        return None
 
-    def signal(self, number):
-        os.killpg(self.process.pid, number)
+    def end(self):
+        """What it still says; it has long to say it, for machines are busy."""
+        said, _ = self.process.communicate(timeout=600)
+        return said
+
+    def left(self, within):
+        """Seconds until none of its processes is left."""
+        start = time.perf_counter()
+        while self.living():
+            assert time.perf_counter() - start < within, "its workers go on"
+            time.sleep(0.05)
+        return time.perf_counter() - start
+
+    def living(self):
+        """The process ids of its group, zombies aside."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+            except OSError:  # gone meanwhile
+                continue
+            if int(group) == self.process.pid and state != "Z":
+                found.append(int(path.parent.name))
+        return found
 
 
-def test_ctrl_c_stops_within_seconds_and_a_killed_group_is_resumed(undisturbed, tmp_path):
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lists processes by /proc")
+
+
+def power_cut(out, rng):
+    """What was written last may be on the disk in part, or not at all."""
+    for path in rng.sample(found := ours(out), min(4, len(found))):
+        path.write_bytes(path.read_bytes()[: rng.choice([0, 0, 0, 300])])
+
+
+def disturbed(out, tmp_path, moments, only, within, after=None):
+    """Runs that end before they are done, by turns by kill -9, SIGTERM and a power cut, seconds after a word was said.
+
+    Returns how long their workers outlived them at most.
+    """
+    rng, longest, ends = random.Random(1), 0.0, itertools.cycle(["kill", "term", "power cut"])
+    for moment, end in zip(moments, ends, strict=False):
+        run = Run(out, tmp_path, *only)
+        if after:
+            run.until(after)
+        try:
+            run.process.communicate(timeout=moment)
+            assert run.process.returncode == 0
+            for path in rng.sample(found := [p for p in ours(out) if p.name == "manifest.json"], len(found) // 2):
+                path.unlink()  # there is something to do again
+            continue
+        except subprocess.TimeoutExpired:
+            run.process.send_signal(signal.SIGTERM if end == "term" else signal.SIGKILL)
+        longest = max(longest, run.left(within))
+        run.end()
+        assert run.process.returncode in ((130, -signal.SIGTERM) if end == "term" else (-signal.SIGKILL,))
+        if end == "power cut":
+            power_cut(out, rng)
+    return longest
+
+
+@needs_proc
+def test_killed_terminated_and_after_a_power_cut_the_results_are_the_same_bytes(undisturbed, tmp_path):
+    """Nobody else's file is touched, and no worker outlives its parent."""
     out = tmp_path / "out"
-    run = Run(out, tmp_path)
-    run.until(*(f"finished {name}" for name in EXPERIMENTS[:3]))
+    before = foreign(out)
+    disturbed(out, tmp_path, [0.1, 0.5, 1.5], EXPERIMENTS, within=60, after="finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "run", lambda tasks, jobs: [task.call() for task in tasks] and {})
+        assert paper.run_all(CONFIGS, Options(out, only=EXPERIMENTS)) == 0
+    assert contents(out) == contents(undisturbed)
+    assert foreign(out) == before
+
+
+@pytest.mark.slow
+@needs_proc
+def test_killed_at_thirty_random_moments_the_results_are_the_same_bytes(tmp_path):
+    """Figures and theory too."""
     start = time.perf_counter()
-    run.signal(signal.SIGINT)
-    said, _ = run.process.communicate(timeout=30)
-    assert time.perf_counter() - start < 15  # and not the minutes that are left, on a busy machine too
+    whole, out, everything = tmp_path / "whole", tmp_path / "out", (*EXPERIMENTS, "theory", "figures")
+    run = Run(whole, tmp_path, *everything)
+    run.end()
+    assert run.process.returncode == 0
+    seconds, rng, before = time.perf_counter() - start, random.Random(0), foreign(out)
+    longest = disturbed(out, tmp_path, [rng.uniform(0, seconds) for _ in range(30)], everything, within=3)
+    run = Run(out, tmp_path, *everything)
+    run.end()
+    assert run.process.returncode == 0
+    assert contents(out) == contents(whole)
+    assert foreign(out) == before
+    print(
+        f"{seconds:.0f} s undisturbed, {time.perf_counter() - start:.0f} s in all, workers outlive by {longest:.2f} s"
+    )
+
+
+@needs_proc
+def test_ctrl_c_ends_at_once_and_the_same_command_goes_on(undisturbed, tmp_path):
+    out, held = tmp_path / "out", tmp_path / "held"
+    held.touch()  # some tasks never end
+    run = Run(out, tmp_path, *EXPERIMENTS, held=held)
+    run.until(*(f"finished {name}" for name in EXPERIMENTS))
+    os.killpg(run.process.pid, signal.SIGINT)
+    said = run.end()
     assert run.process.returncode == 130
     assert "the same command goes on from there" in said
+    run.left(within=60)
     done = {path: path.read_bytes() for path in out.glob("*/*/manifest.json")}
-    assert 1 <= len(done) < len(CONFIGS)
-    assert not list(out.rglob("*.part*"))
+    assert 1 <= len(done) <= len(CONFIGS) - 2
+    assert not list(out.rglob(f"{files.UNFINISHED}*"))
 
-    run = Run(out, tmp_path)
+    held.unlink()
+    run = Run(out, tmp_path, *EXPERIMENTS)
     assert int(run.until("are done already").split()[0]) == len(done)
-    run.until("finished ")
-    run.signal(signal.SIGKILL)
-    run.process.communicate(timeout=30)
-    half = out / "networks" / "left.1.part.npz"
-    half.write_bytes(b"half")
-
-    run = Run(out, tmp_path)
-    run.process.communicate(timeout=100)
+    run.end()
     assert run.process.returncode == 0
-    assert contents(out) == contents(undisturbed[0])
+    assert contents(out) == contents(undisturbed)
     assert all(path.read_bytes() == text for path, text in done.items())
 
 
-def test_a_second_run_is_near_instant_and_loads_no_model(undisturbed, monkeypatch, capsys):
+def test_a_ctrl_c_while_a_worker_starts_is_heard():
+    heard = False
+    try:
+        with schedule._deaf():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            heard = True
+    except KeyboardInterrupt:
+        assert heard  # not before the process was started
+    else:
+        raise AssertionError("a Ctrl-C was lost")
+
+
+def test_a_second_run_computes_nothing_and_loads_no_model(undisturbed, monkeypatch, capsys):
     def never(*args, **kwargs):
         raise AssertionError("nothing is left to compute")
 
     monkeypatch.setattr(networks, "trained", never)
     monkeypatch.setattr(schedule, "run", never)
-    start = time.perf_counter()
-    assert paper.run_all(CONFIGS, Options(undisturbed[0], only=EXPERIMENTS)) == 0
-    assert time.perf_counter() - start < 1
+    assert paper.run_all(CONFIGS, Options(undisturbed, only=EXPERIMENTS)) == 0
     assert f"{len(CONFIGS)} of {len(CONFIGS)} tasks are done already" in capsys.readouterr().out
 
 
 def test_list_says_what_is_done_stale_and_missing(undisturbed, monkeypatch, capsys):
     other = [replace(CONFIGS[0], points=3), *CONFIGS[1:]]
     more = [*other, no_free_lunch.Config("diabetes", "mlp")]
-    assert paper.run_all(more, Options(undisturbed[0], list=True)) == 0
+    assert paper.run_all(more, Options(undisturbed, list=True)) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["correspondence/diabetes-linear"].startswith(
         "stale: made from something else: config points (2 then, 3"
@@ -174,7 +310,7 @@ def test_list_says_what_is_done_stale_and_missing(undisturbed, monkeypatch, caps
     assert lines["recovery/diabetes-linear"] == "done"
     assert lines["no_free_lunch/diabetes-mlp"] == lines["figures"] == lines["theory"] == "missing"
     assert len(lines) == len(more) + 2
-    assert paper.run_all(more, Options(undisturbed[0], ("*/diabetes-mlp", "recovery"), list=True)) == 0
+    assert paper.run_all(more, Options(undisturbed, ("*/diabetes-mlp", "recovery"), list=True)) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert names == ["recovery/diabetes-linear", "recovery/breast_cancer-logistic", "no_free_lunch/diabetes-mlp"]
 

@@ -74,7 +74,7 @@ def test_mnist_is_split_into_8000_and_2000():
     assert len(table.x_explain) == 100
 
 
-def test_a_network_learns_two_colours_and_its_cache_gives_the_same_bits(folder, tmp_path):
+def test_a_network_learns_two_colours_and_its_cache_gives_the_same_bits(folder, tmp_path, capsys):
     table = image_data.folder(folder)
     training = replace(image_networks.RECIPES["cifar10"], epochs=6, batch=8, learning_rate=0.05)
     first = image_networks.trained(table, training, tmp_path / "cache")
@@ -82,8 +82,27 @@ def test_a_network_learns_two_colours_and_its_cache_gives_the_same_bits(folder, 
     again = image_networks.trained(table, training, tmp_path / "cache")
     assert all(torch.equal(a, b) for a, b in zip(first.network.parameters(), again.network.parameters(), strict=True))
     assert metrics(again.network, table) == first.metrics
+    (path,) = (tmp_path / "cache").glob("*.npz")
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-100], whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        again = image_networks.trained(table, training, tmp_path / "cache")
+        assert again.sha256 == first.sha256
+        assert path.read_bytes() == whole
+    assert capsys.readouterr().out.count(f"{path} cannot be used (") == 3
     assert not first.network.training
     assert first.network(table.x_test).shape == (8, 1)  # of two classes the probability of the second
+
+
+def test_a_folder_whose_images_change_is_other_data(folder):
+    """Of the same names and sizes; files that are no images do not count."""
+    path, first = folder / "train" / "red" / "zz.png", image_data.folder(folder).sha256
+    (folder / "train" / "red" / "notes.txt").write_text("mine")
+    assert image_data.folder(folder).sha256 == first
+    path.write_bytes(b"no_picture")
+    assert image_data.folder(folder).sha256 != first
+    path.write_bytes(b"no picture")
+    assert image_data.folder(folder).sha256 == first
 
 
 def test_images_are_moved_and_mirrored_without_wrapping_round():

@@ -5,6 +5,8 @@ import itertools
 import json
 import os
 import random
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import tyro
 
 from experiments import (
     correspondence,
@@ -234,9 +237,9 @@ def test_killed_terminated_and_after_a_power_cut_the_results_are_the_same_bytes(
 @pytest.mark.slow
 @needs_proc
 def test_killed_at_thirty_random_moments_the_results_are_the_same_bytes(tmp_path):
-    """Figures and theory too."""
+    """Figures too."""
     start = time.perf_counter()
-    whole, out, everything = tmp_path / "whole", tmp_path / "out", (*EXPERIMENTS, "theory", "figures")
+    whole, out, everything = tmp_path / "whole", tmp_path / "out", (*EXPERIMENTS, "figures")
     run = Run(whole, tmp_path, *everything)
     run.end()
     assert run.process.returncode == 0
@@ -277,16 +280,13 @@ def test_ctrl_c_ends_at_once_and_the_same_command_goes_on(undisturbed, tmp_path)
 
 
 def test_a_ctrl_c_while_a_worker_starts_is_heard():
-    heard = False
-    try:
+    def start():
         with schedule._deaf():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
-            heard = True
-    except KeyboardInterrupt:
-        assert heard  # not before the process was started
-    else:
-        raise AssertionError("a Ctrl-C was lost")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
 
 
 def test_a_second_run_computes_nothing_and_loads_no_model(undisturbed, monkeypatch, capsys):
@@ -338,6 +338,59 @@ def test_one_run_at_a_time_in_a_folder(tmp_path, capsys):
     with paper.alone(tmp_path):
         assert paper.run_all(CONFIGS, Options(tmp_path)) == 1
     assert "another run writes to" in capsys.readouterr().out
+
+
+def test_a_run_that_has_nothing_to_do_touches_nothing(tmp_path, monkeypatch):
+    before = foreign(tmp_path)
+    monkeypatch.setattr(paper, "figures", lambda out, force=False: out / "figures")
+    for _ in range(2):
+        assert paper.run_all([], Options(tmp_path, only=("figures",))) == 0
+    assert foreign(tmp_path) == before
+
+
+def test_what_killed_runs_left_goes_unless_it_is_in_use(tmp_path):
+    mine, used = (tmp_path / f"recovery/{name}" for name in ("diabetes-linear", "breast_cancer-logistic"))
+    for folder in (mine, used, tmp_path / "elsewhere"):
+        (folder / f"{files.UNFINISHED}abcd_123").mkdir(parents=True)
+        (folder / f"{files.UNFINISHED}abcd_123" / "half.csv").write_text("a,")
+    with files.alone(used, 0), paper.alone(tmp_path, [mine, used]):
+        pass
+    assert {path.parent.name for path in tmp_path.rglob("*_123")} == {used.name, "elsewhere"}
+
+
+def test_list_downloads_nothing(tmp_path, monkeypatch, capsys):
+    def download(*args, **kwargs):
+        raise AssertionError("a download")
+
+    monkeypatch.delenv("LOCAPPROX_DATA", raising=False)
+    monkeypatch.setattr(data.pooch, "retrieve", download)
+    monkeypatch.setattr(data.pooch, "os_cache", lambda name: tmp_path / name)
+    assert paper.run_all([recovery.Config("who", "linear")], Options(tmp_path, list=True)) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.split(maxsplit=1)[1] == "unknown: who-clean-train80-normalized.csv is not here yet; a run downloads it"
+    with pytest.raises(AssertionError, match="a download"):
+        data.fetch("who", "who-clean-train80-normalized.csv")
+
+
+def test_who_reads_the_list_may_stop_reading(tmp_path):
+    run = Run(tmp_path, tmp_path, held="list")
+    run.process.stdout.close()  # as `head` does
+    assert run.process.wait(600) == 0
+    said = (tmp_path / "stderr").read_text()
+    assert "Error" not in said
+    assert "Exception" not in said
+
+
+def test_a_printed_command_is_one_for_a_shell():
+    config = no_free_lunch.Config("my data.csv", target="$y", neighbourhoods=("a:B", "it's"), width=2.5)
+    words = shlex.split(config.command(Path("my results")))
+    assert words[:3] == ["python", "-m", "experiments.no_free_lunch"]
+
+    def given(config: no_free_lunch.Config, out: Path):
+        return config, out
+
+    assert tyro.cli(given, args=words[3:], config=(tyro.conf.OmitArgPrefixes,)) == (config, Path("my results"))
+    assert paper.command(None, "theory", Path("a b")) == "python -m theory_checks --out 'a b/theory'"
 
 
 def test_failures_stop_only_what_needs_them_and_the_longest_chain_starts_first(tmp_path, capsys):
@@ -426,7 +479,7 @@ def test_what_is_damaged_is_named_and_computed_again(made, tmp_path, capsys, nam
     said = capsys.readouterr().out
     assert message in said
     assert "computed again" in said
-    assert not (tmp_path / "it" / "second.csv").exists()  # of the first run: never mixed
+    assert list(json.loads((tmp_path / "it" / "manifest.json").read_text())["files"]) == ["first.csv"]  # never mixed
     assert made() == 2
     assert "already there" in capsys.readouterr().out
 
@@ -463,6 +516,35 @@ def test_the_code_version_is_that_of_what_computes(monkeypatch, tmp_path):
     assert len({first, second, version("locapprox/a.py")}) == 3
 
 
+def test_the_commit_is_this_projects(tmp_path, monkeypatch):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def commits():
+        for place in places:
+            monkeypatch.setattr(runs, "ROOT", place)
+            yield runs.commit()
+
+    if shutil.which("git") is None:
+        pytest.skip("no git")
+    places = [tmp_path, tmp_path / ".venv" / "site-packages", tmp_path / "vendor"]
+    for place in places:
+        (place / "experiments").mkdir(parents=True, exist_ok=True)
+        (place / "experiments" / "runs.py").write_text("")
+    git("init", "--quiet")
+    (tmp_path / ".gitignore").write_text(".venv\n")
+    git("add", ".gitignore", "vendor")
+    git("commit", "--quiet", "--message", "somebody's project, with copies of this one")
+    assert list(commits()) == [None, None, None]
+    git("add", ".")
+    git("commit", "--quiet", "--message", "this project")
+    assert list(commits()) == [git("rev-parse", "HEAD"), None, None]
+    (tmp_path / "new").touch()
+    assert next(commits()).endswith("+")
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -482,12 +564,13 @@ def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(made, tmp_path
     def refuse(*args, **kwargs):
         raise error
 
+    before = {path: path.read_bytes() for path in (tmp_path / "it").glob("[!.]*")}
     other = tmp_path / "kept.csv"
     other.write_text("a\n")
     real = open
     with monkeypatch.context() as patch:
         if where == "open":
-            patch.setattr("builtins.open", lambda f, *a, **k: refuse() if ".part" in str(f) else real(f, *a, **k))
+            patch.setattr("builtins.open", lambda f, *a, **k: refuse() if "first.csv" in str(f) else real(f, *a, **k))
         elif where == "replace":
             patch.setattr(os, "replace", refuse)
         else:
@@ -495,8 +578,8 @@ def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(made, tmp_path
         with pytest.raises(type(error), match=message + r".*--out; finished results are kept") as caught:
             made(Settings(2))
     assert caught.value.__cause__ is error
-    assert not list(tmp_path.rglob("*.part*"))
-    assert not (tmp_path / "it" / "manifest.json").exists()
+    assert not list(tmp_path.rglob(f"{files.UNFINISHED}*"))
+    assert {path: path.read_bytes() for path in before} == before
     assert other.exists()
     assert made(Settings(2)) == (2 if where == "probe" else 3)  # the probe comes before the computation
 
@@ -512,7 +595,7 @@ def test_a_wrong_data_file_is_named_with_both_hashes_and_stops_no_other_task(tmp
     said = capsys.readouterr().out
     assert said.count(f"{file} is not the expected file") == 1
     assert data.SHA256[file] in said
-    assert runs.digest(tmp_path / "who" / file) in said
+    assert files.digest(tmp_path / "who" / file) in said
     assert "FAILED correspondence/who-linear, perturbations/who-linear:" in said
 
 
@@ -530,10 +613,10 @@ def test_a_download_that_is_not_the_file_is_refused(monkeypatch):
 def test_figures_are_drawn_again_only_when_results_change(tmp_path, monkeypatch):
     drawn = []
 
-    def draw(results):
+    def draw(results, out):
         drawn.append(1)
-        (results / "figures" / "index.html").write_text("page")
-        (results / "figures" / "a.png").write_bytes(b"png")
+        (out / "index.html").write_text("page")
+        (out / "a.png").write_bytes(b"png")
 
     monkeypatch.setattr(paper, "later", {"paper_figures": draw}.get)
     runs.run(tmp_path / "correspondence" / "x", Settings(), {}, lambda: ({}, {}), "it")

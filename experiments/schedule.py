@@ -88,7 +88,7 @@ def _worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A pipe to the parent closes when that is gone, also by kill -9."""
+    """A pipe to the parent closes when that is gone, on Windows too."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

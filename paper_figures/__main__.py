@@ -2,12 +2,7 @@
 
 import fnmatch
 import json
-import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 import joblib
@@ -69,25 +64,9 @@ def figures(found: Mapping[str, Runs]) -> dict[str, Callable[[Path], Picture]]:
 
 def draw(results: Path, names: Sequence[str], folder: Path) -> dict[str, Picture]:
     """Some of the figures, in a process that reads the results itself: quicker than sending them."""
-    _end_with_parent()
     every = figures(finished(results)) if names else {}
     with style():
         return {name: every[name](folder / name) for name in names}
-
-
-@cache
-def _end_with_parent() -> None:
-    """joblib's workers would stay for minutes when their parent is killed: a thread looks twice a second."""
-    parent = multiprocessing.parent_process()
-    if parent is None or os.name == "nt":  # there an id outlives its process
-        return
-
-    def watch() -> None:
-        while os.getppid() == parent.pid:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def chosen(every: Sequence[str], names: Sequence[str]) -> list[str]:

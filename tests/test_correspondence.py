@@ -14,7 +14,7 @@ import torch
 from captum.attr._core.lime import get_exp_kernel_similarity_function
 from torch import nn
 
-from experiments import correspondence, data, networks, runs
+from experiments import correspondence, data, files, networks, runs
 from experiments.originals import ORIGINALS, SAMPLED, Problem
 
 needs_data = pytest.mark.skipif(
@@ -144,7 +144,7 @@ def test_validation_never_sees_the_test_set_and_the_cache_gives_the_same_bits(tm
         assert torch.equal(value, unseen[name])
         assert torch.equal(value, again[name])
     file = next((tmp_path / "a").glob("diabetes-mlp-0-*.npz"))
-    assert len(list((tmp_path / "a").iterdir())) == networks.TOGETHER
+    assert len(list((tmp_path / "a").glob("*.npz"))) == networks.TOGETHER
     with np.load(file, allow_pickle=False) as stored:
         assert set(stored.files) == set(first)
 
@@ -154,7 +154,7 @@ def test_a_network_that_learned_nothing_gives_way_to_the_next_seed(tmp_path, mon
     monkeypatch.setattr(networks, "LEARNED", 0.0)
     with pytest.raises(RuntimeError, match="none of 10 seeds beats a constant"):
         networks.trained(table, training, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 10
+    assert len(list(tmp_path.glob("*.npz"))) == 10
 
 
 @pytest.fixture(scope="module")
@@ -272,25 +272,27 @@ def test_finished_results_are_kept_until_config_or_data_change(tmp_path, capsys)
     assert manifest["config"] == {"n": 2}
     assert manifest["metrics"] == {"mse": 0.5}
     assert manifest["packages"]["captum"]
-    assert {p.name for p in tmp_path.iterdir()} == {"table.csv", "manifest.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {"table.csv", "manifest.json", files.LOCK}
 
 
-def test_an_interrupted_write_leaves_no_file_and_no_manifest(tmp_path):
+def test_an_interrupted_write_leaves_no_file_and_finished_results(tmp_path):
     def half(part):
         part.write_text("half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runs.write(tmp_path / "table.csv", half)
+        files.write(tmp_path / "table.csv", half)
     assert list(tmp_path.iterdir()) == []
 
     def interrupted():
         raise KeyboardInterrupt
 
     runs.run(tmp_path, Settings(), {}, lambda: ({}, {}), "it")
+    manifest = (tmp_path / "manifest.json").read_bytes()
     with pytest.raises(KeyboardInterrupt):
         runs.run(tmp_path, Settings(), {}, interrupted, "it", force=True)
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", files.LOCK}
+    assert (tmp_path / "manifest.json").read_bytes() == manifest
 
 
 def test_a_config_prints_the_command_that_repeats_it():

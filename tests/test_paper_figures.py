@@ -38,7 +38,9 @@ def table(folder, experiment, data, model, **tables):
         "config": {"data": data, "model": model},
         "metrics": [{"mse": 0.0123}, {"mse": 0.02}],
         "command": command,
+        "files": {f"{name}.csv": "its sha256" for name in tables},
     }
+    (run / "mine.csv").write_text("a user's, and no result\n")
     (run / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -95,7 +95,7 @@ def test_the_run_compares_three_versions_on_several_networks(tmp_path):
 def test_originals_are_computed_once_and_a_damaged_file_again(logistic, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(originals, "ORIGINALS", {"Vanilla Gradients": originals.ORIGINALS["Vanilla Gradients"]})
     first = originals.computed(logistic, 0, tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.npz")
 
     def never(p, seed):
         raise AssertionError("computed again")
@@ -150,7 +150,7 @@ def test_a_network_trained_with_others_is_the_one_of_a_plain_loop(tmp_path):
     table = load("diabetes")
     training = networks.Training("diabetes", "mlp", epochs=3, learning_rate=0.05, seed=2)
     (together,) = networks.several(table, training, 1, tmp_path)
-    assert sorted(int(f.name.split("-")[2]) for f in tmp_path.iterdir()) == [0, 1, 2, 3, 4]
+    assert sorted(int(f.name.split("-")[2]) for f in tmp_path.glob("*.npz")) == [0, 1, 2, 3, 4]
     net, rng = networks._start(table, "mlp", 2), torch.Generator().manual_seed(2)
     rows = torch.randperm(len(table.x_train), generator=rng)
     cut = int(0.1 * len(rows))

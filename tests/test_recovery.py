@@ -107,7 +107,7 @@ def test_originals_are_computed_once_and_a_damaged_file_again(logistic, tmp_path
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(AssertionError, match="computed again"):
         originals.computed(logistic, 0, tmp_path)
-    assert "cannot be read" in capsys.readouterr().out
+    assert "cannot be used" in capsys.readouterr().out
 
 
 def test_sampled_originals_are_no_farther_than_fresh_runs_of_the_original(authors):

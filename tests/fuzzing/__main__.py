@@ -73,9 +73,10 @@ def judge(seed, index, only=None):
     return area, "right", "", "", chance.words, None
 
 
-def report(seed, results):
+def report(seed, results, only=None):
     """Counts by area, then every failure by where it was raised."""
     counts = Counter((area, verdict) for _, (area, verdict, *_) in results)
+    again = f"--seed {seed}" + (f" --area {only!r}" if only else "")
     lines = [f"{'area':<14}" + "".join(f"{v:>16}" for v in VERDICTS)]
     for area in (*AREAS, None):
         row = [sum(n for (a, v), n in counts.items() if v == verdict and area in (a, None)) for verdict in VERDICTS]
@@ -89,7 +90,7 @@ def report(seed, results):
         for index, message, words in cases[:3]:
             lines += [
                 f"    {message.splitlines()[0][:160] if message else ''}",
-                f"    --seed {seed} --index {index}: {', '.join(words)}",
+                f"    {again} --index {index}: {', '.join(words)}",
             ]
     return "\n".join(lines)
 
@@ -109,7 +110,7 @@ def main():
         return int(verdict in VERDICTS[2:])
     start = time.perf_counter()
     results = [(index, judge(given.seed, index, given.area)) for index in range(given.cases)]
-    print(report(given.seed, results))
+    print(report(given.seed, results, given.area))
     print(f"\n{given.cases} cases of seed {given.seed} in {time.perf_counter() - start:.0f} s")
     if given.sentences:
         said = {r[2]: f"--index {i}: {r[3]}" for i, r in results if r[1] == "sentence"}

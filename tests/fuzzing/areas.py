@@ -1,6 +1,5 @@
 """The areas of the public API: each makes one call from a `Chance` and compares it, or sees that it is refused."""
 
-import copy
 import random
 import warnings
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import locapprox as lx
 
 from . import parts, things
 from .oracle import Wrong, additive, answers, close, multiplicative, surrogate
-from .things import Chance, Task, numbers, picked, truths
+from .things import Task, numbers, picked, truths
 
 ROUND_OFF = {torch.float64: 1e-7, torch.float32: 5e-3, torch.float16: 0.3, torch.bfloat16: 0.8}
 

@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -13,16 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib import pyplot as plt
-from torch import nn
 
 import locapprox as lx
 from locapprox.fit.sampling import generator
 from locapprox.neighbourhoods.base import described
 
 from . import things
-from .areas import Plan, compare, explained, paper, refused, untouched
-from .oracle import Truth, Wrong, additive, answers, close, multiplicative, surrogate
-from .things import NAMES, Chance, Net, Task, numbers, truths
+from .areas import Plan, paper, refused, untouched
+from .oracle import Wrong, answers, close, multiplicative
+from .things import NAMES, Task, truths
 
 mpl.use("Agg")
 F64 = torch.float64

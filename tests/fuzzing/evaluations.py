@@ -358,9 +358,7 @@ def images(chance):
 
     def segments():
         def halves(image):
-            return np.where(np.arange(image.shape[1]) < image.shape[1] // 2, 5, 9) * np.ones(
-                image.shape[:1] + (1,), int
-            )
+            return np.where(np.arange(image.shape[1]) < image.shape[1] // 2, 5, 9) * np.ones((*image.shape[:1], 1), int)
 
         right = np.broadcast_to(np.arange(w) >= w // 2, (2, 1, h, w))
         close("superpixels", lx.superpixels(x, halves), right.astype(int), 0)

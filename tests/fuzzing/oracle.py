@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 
-class Wrong(AssertionError):
+class Wrong(AssertionError):  # noqa: N818 (a verdict)
     """A number that is not the oracle's, or an argument that was accepted and must not be."""
 
 

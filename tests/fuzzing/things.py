@@ -1,4 +1,4 @@
-"""What calls are made of: kinds of x, kinds of models, each with what it means in float64 (None: it must be refused)."""
+"""What calls are made of: kinds of x, kinds of models, each with what it means (None: it must be refused)."""
 
 import copy
 from dataclasses import dataclass, field

@@ -505,6 +505,15 @@ def test_parts_of_single_instances_are_numbers_of_the_users_kind():
     assert whole[1].method.neighbourhood is whole.method.neighbourhood
 
 
+def test_the_nearest_points_far_from_the_origin():
+    """‖a‖² + ‖b‖² − 2 a·b of entries around 1e8 has no correct digit below 1."""
+    points = randn(60, 3)
+    where, x = lx.NearestPoints(points + 1e8, 7), torch.full((1, 3), 1e8, dtype=torch.float64)
+    nearest = (points + 1e8 - x).square().sum(1).argsort()[:7]
+    xi = where.draw(x, 0, rng()).xi[0]
+    assert torch.equal(xi[xi[:, 0].argsort()], (w := (points + 1e8 - x)[nearest])[w[:, 0].argsort()])
+
+
 def test_joined_is_the_inverse_of_at():
     x, labels = randn(3, 6), torch.tensor([[0, 1, 2, 2, 1, 0], [0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 2, 2]])
     for where in (

@@ -86,6 +86,13 @@ def test_rows_of_infinite_weight_are_met(given, rows, intercept):
         torch.testing.assert_close(met, y[weight.isinf()], rtol=0, atol=1e-12)
 
 
+def test_a_row_of_infinite_weight_is_one_for_every_instance(given):
+    x, xi, weight = randn(2, 4), randn(40, 4, seed=1), torch.ones(2, 40, dtype=F64)
+    weight[1, 5] = torch.inf
+    with pytest.raises(ValueError, match="inf for some instances and finite for others"):
+        lx.explain(f, x, method(given, lx.Draw(xi, weight)))
+
+
 def test_elimination_equals_multipliers_with_dependent_rows():
     """Repeated and dependent exact rows that agree are no error; those that disagree are."""
     a = randn(12, 5)

@@ -173,6 +173,17 @@ def test_inputs_that_require_gradients_stay_leaves(tanh_net, x):
     assert not e.weights.requires_grad
 
 
+def test_an_explanation_keeps_instances_of_its_own(tanh_net, x):
+    """What becomes of the user's tensor afterwards changes nothing that is asked of the explanation."""
+    mine = x.clone()
+    e = lx.explain(tanh_net, mine, lx.lime(9.0, 0.1), n_samples=64)
+    before = [e.predict(x + 1), e.validate(64), e.points(1)[1]]
+    mine.mul_(-2)
+    assert torch.equal(e.x, x)
+    for one, other in zip(before, [e.predict(x + 1), e.validate(64), e.points(1)[1]], strict=True):
+        assert torch.equal(one, other)
+
+
 # ---- random state
 
 

@@ -4,7 +4,9 @@ import copy
 import os
 import subprocess
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +184,35 @@ def test_an_explanation_keeps_instances_of_its_own(tanh_net, x):
     assert torch.equal(e.x, x)
     for one, other in zip(before, [e.predict(x + 1), e.validate(64), e.points(1)[1]], strict=True):
         assert torch.equal(one, other)
+
+
+def test_threads_share_a_module_in_training_mode(x):
+    """The first to finish must not put training mode back under the others: one puts it back, the last."""
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = messy()
+
+        def forward(self, a):
+            time.sleep(2e-4)
+            return self.net(a)
+
+    model, budgets = Slow(), (64, 400) * 4
+
+    def weights(n):
+        return lx.explain(model, x, lx.smoothgrad(0.3), n_samples=n, batch_size=50, progress=False).weights
+
+    model.eval()
+    alone = {n: weights(n) for n in budgets}
+    model.train()
+    before = state(model)
+    with ThreadPoolExecutor(len(budgets)) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        together = list(pool.map(weights, budgets))
+    for n, one in zip(budgets, together, strict=True):
+        assert torch.equal(one, alone[n])
+    torch.testing.assert_close(state(model), before, rtol=0, atol=0)
 
 
 # ---- random state

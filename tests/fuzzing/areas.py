@@ -192,8 +192,7 @@ def inputs(chance):
     x, task = chance.of("x", things.X)(a), Task(chance, d)
     one = paper(chance, numbers(x))
     e, caught = explained(chance, task, x, one, **settings_of(chance, d))
-    if e.x.dtype in ROUND_OFF:
-        close("x", e.x.flatten(1), numbers(x), 1e-9)
+    close("x", e.x.flatten(1), numbers(x), 1e-9)
     compare(e, one, numbers(x), truths(task, lambda i: 0, 3), ROUND_OFF[e.x.dtype], caught)
     return None
 
@@ -216,6 +215,7 @@ def models(chance):
         with untouched(x):
             return refused(lambda: lx.explain(model, x, one.method, target=target, n_samples=60, progress=False))
     e, caught = explained(chance, model, x, one, watch, target=target, **settings_of(chance, d))
+    close("x", e.x.flatten(1), numbers(x), 1e-9)
     compare(e, one, numbers(x), truths(truth, column, 3), ROUND_OFF[e.x.dtype], caught)
     return None
 

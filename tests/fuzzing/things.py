@@ -160,7 +160,7 @@ class Net(nn.Module):
         self.to(dtype).eval()
 
     def forward(self, a):
-        return self.last(self.dropout(torch.tanh(self.norm(self.first(a.flatten(1))))))
+        return self.last(self.dropout(torch.tanh(self.norm(self.first(a.flatten(1).to(self.first.weight))))))
 
 
 def meaning(net):

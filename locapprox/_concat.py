@@ -27,7 +27,7 @@ def concat(explanations: Iterable[Explanation]) -> Explanation:
         same = {
             "methods": e.method.name == first.method.name and alike(e.method.surrogate, first.method.surrogate),
             "losses": e.method.loss == first.method.loss,
-            "names of features": e.feature_names == first.feature_names,
+            "names of features": e._inside.names == first._inside.names,
             "scores": e.intercept.shape[1:] == first.intercept.shape[1:],
             "inputs": e.x.shape[1:] == first.x.shape[1:] and e._inside.per_entry == first._inside.per_entry,
         }

@@ -1,6 +1,7 @@
 """explain(): a surrogate around every instance."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,12 +64,13 @@ def explained(
     """As `explain`, of a problem."""
     n_samples, seed = whole_number(n_samples, "n_samples"), whole_number(seed, "seed", least=0)
     where, surrogate = described(method.neighbourhood), described_surrogate(method.surrogate)
-    problem.check(where)
+    here = problem.check(where)
+    method = method if here is where else replace(method, neighbourhood=here)
     shown = tqdm(desc=method.name, unit="row", delay=2, leave=False) if progress else nullcontext()
     held = surrogate.keeps_gradients and method.loss.gradient > 0
     fits = []
     with problem.evaluating(), shown as bar:
-        for sample in samples(problem, where, n_samples, seed, "fit", bar, held):
+        for sample in samples(problem, here, n_samples, seed, "fit", bar, held):
             fits.append((sample, fitted(surrogate, sample, method.loss)))
     return assembled(problem, method, fits, {"n_samples": n_samples, "seed": seed, "target": repr(problem.target)})
 
@@ -109,7 +111,9 @@ def assembled(
         method=method,
         feature_names=problem.names if per_entry else None,
         settings=settings,
-        _inside=Inside(problem, problem.several, per_entry, described_surrogate(method.surrogate).link),
+        _inside=Inside(
+            problem, problem.several, per_entry, described_surrogate(method.surrogate).link, names=problem.names
+        ),
     )
 
 

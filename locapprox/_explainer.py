@@ -12,10 +12,11 @@ from torch import Tensor
 from locapprox._explain import N_SAMPLES, explained
 from locapprox._explanation import Explanation, Inside
 from locapprox._method import Method
+from locapprox._names import aligned, index_of, names_of
 from locapprox._parts import Concise
 from locapprox._problem import Problem
 from locapprox.fit.surrogates import described_surrogate
-from locapprox.models.inputs import Array
+from locapprox.models.inputs import Array, as_numbers
 from locapprox.models.scores import NoGradientError
 from locapprox.neighbourhoods.base import BaseNeighbourhood, described
 
@@ -46,8 +47,8 @@ class Explainer(Concise):
         except Exception as error:
             raise ValueError(f"explainer {self.name!r} failed: {type(error).__name__}: {error}") from error
         try:
-            maps = given.detach() if isinstance(given, Tensor) else torch.as_tensor(np.array(given))
-        except (TypeError, ValueError, RuntimeError) as error:
+            maps = as_numbers(aligned(given, names_of(x), index_of(x), "maps"), "maps")
+        except TypeError as error:
             raise TypeError(
                 f"explainer {self.name!r} must return maps of numbers, got {type(given).__name__}"
             ) from error
@@ -71,17 +72,21 @@ def as_explanation(values: Any, x: Array, like: Method, *, name: str = "given", 
         intercept: of the surrogate w · ξ + intercept, one per instance; NaN if it is not known. Then the surrogate does
             not predict, but `faithfulness` refits it.
 
-    Errors, loss and r2 are NaN: nobody knows them. Raises ValueError or TypeError naming what does not fit.
+    A DataFrame's rows and columns are put into the order of x's, or refused if they are others. Errors, loss and r2 are
+    NaN: nobody knows them. Raises ValueError or TypeError naming what does not fit.
     """
     if not isinstance(like, Method):
         raise TypeError(f"like must be the Method whose units the values have, such as lx.kernel_shap(); got {like!r}")
     problem, where = Problem(None, x), described(like.neighbourhood)
-    problem.check(where)
+    here = problem.check(where)
+    like, where = like if here is where else replace(like, neighbourhood=here), here
     inputs, b = problem.x, len(problem.x)
-    weights, per_entry = _weights(values, inputs, where), where.per_entry(inputs, inputs[0].numel())
+    names = problem.names if np.shape(values) == inputs.shape else None  # or columns are features that it has
+    weights = _weights(aligned(values, names, problem.index, "values"), inputs, where)
+    per_entry = where.per_entry(inputs, inputs[0].numel())
     unknown = torch.full((b,), torch.nan, dtype=torch.float64, device=inputs.device)
     try:
-        constant = unknown if intercept is None else _float64(intercept, inputs).expand(b).clone()
+        constant = unknown if intercept is None else _float64(intercept, inputs, "intercept").expand(b).clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"intercept must be a number, or one for each of {b} instances; got {intercept!r}") from error
     return Explanation(
@@ -96,16 +101,13 @@ def as_explanation(values: Any, x: Array, like: Method, *, name: str = "given", 
         method=replace(like, name=name),
         feature_names=problem.names if per_entry else None,
         settings={"n_samples": 0, "seed": 0, "target": "None"},
-        _inside=Inside(None, False, per_entry, described_surrogate(like.surrogate).link),
+        _inside=Inside(None, False, per_entry, described_surrogate(like.surrogate).link, names=problem.names),
     )
 
 
 def _weights(values: Any, x: Tensor, where: BaseNeighbourhood) -> Tensor:
     """(b, d) or x's shape: one weight per feature, from such or from maps laid out like x."""
-    try:
-        weights = _float64(values, x)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"values must be numbers, got {type(values).__name__}") from error
+    weights = _float64(values, x, "values")
     per_entry, maps = where.per_entry(x, x[0].numel()), weights.shape == x.shape
     if not maps and (per_entry or weights.ndim != 2 or len(weights) != len(x)):
         raise ValueError(
@@ -123,10 +125,9 @@ def _weights(values: Any, x: Tensor, where: BaseNeighbourhood) -> Tensor:
     return weights.where(by_feature.isfinite(), torch.nan) if by_feature.shape == weights.shape else weights
 
 
-def _float64(values: Any, like: Tensor) -> Tensor:
+def _float64(values: Any, like: Tensor, name: str) -> Tensor:
     """A copy."""
-    numbers = values.detach().clone() if isinstance(values, Tensor) else torch.as_tensor(np.array(values))
-    return numbers.to(like.device, torch.float64)
+    return as_numbers(values, name).to(like.device, torch.float64)
 
 
 def named(parts: Any, argument: str) -> dict[str, Any]:

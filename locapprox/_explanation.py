@@ -14,6 +14,7 @@ from torch import Tensor
 
 from locapprox._files import read, read_method, write
 from locapprox._method import Method
+from locapprox._names import aligned
 from locapprox._parts import share, whole_number
 from locapprox._problem import Problem
 from locapprox.fit.links import LINKS, Link
@@ -35,6 +36,7 @@ class Inside:
     per_entry: bool  # whether weights have the input's shape, not one axis of labels
     link: Link  # g = link(w · ξ + intercept)
     affine: tuple[Tensor, Tensor] | None = None  # slopes and origin on the input, of a loaded explanation
+    names: list[str] | None = None  # of x's columns
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,8 +127,10 @@ class Explanation:
 
         g(x′) = intercept + s · (x′ − o). Additive: s = w, o = x₀. Multiplicative: o = b, and a feature's weight becomes
         the least-norm slope s_j = w_g (x₀ − b)_j / Σ_{k∈g} (x₀ − b)_k² of its entries (0 where x₀ = b), so that
-        g(x_ξ) = w · ξ + intercept.
+        g(x_ξ) = w · ξ + intercept. The columns of a DataFrame are put into the order of x's, or refused if they are
+        others; its rows belong to the instances in order.
         """
+        inputs = aligned(inputs, self._inside.names, None, "inputs")
         x = (inputs if isinstance(inputs, Tensor) else as_tensor(inputs, None)).to(self.weights)
         one = x.ndim == self.x.ndim
         x = x.unsqueeze(1) if one else x
@@ -211,6 +215,7 @@ class Explanation:
         meta = {
             "method": {**parts, "surrogate": repr(method.surrogate)},
             "feature_names": self.feature_names,
+            "columns": inside.names,
             "settings": self.settings,
             "several": inside.several,
             "per_entry": inside.per_entry,
@@ -266,7 +271,8 @@ def load(path: str | Path) -> Explanation:
     """
     arrays, meta = read(path)
     affine = (arrays.pop("slopes"), arrays.pop("origin")) if "slopes" in arrays else None
-    inside = Inside(None, meta["several"], meta["per_entry"], LINKS[meta["link"]], affine)
-    method = read_method(meta["method"])
     names, settings = meta["feature_names"], meta["settings"]
+    columns = meta.get("columns", names)
+    inside = Inside(None, meta["several"], meta["per_entry"], LINKS[meta["link"]], affine, columns)
+    method = read_method(meta["method"])
     return Explanation(**arrays, method=method, feature_names=names, settings=settings, _inside=inside)

@@ -14,23 +14,21 @@ Limits are taken exactly (a point mass). Occlusion and KernelSHAP also interpola
 baseline): rows of infinite weight. Masking methods take a `baseline` and `features`, see `Multiplicative`.
 """
 
-from torch import Tensor
-
 from locapprox._method import Method
 from locapprox.fit.losses import GradientMatching, SquaredError
 from locapprox.neighbourhoods.baselines import BaselineLike, Features
-from locapprox.neighbourhoods.distributions import GaussLegendre, Normal, PointMass
+from locapprox.neighbourhoods.distributions import GaussLegendre, Normal, PointMass, Sigma
 from locapprox.neighbourhoods.kernels import ExponentialKernel
 from locapprox.neighbourhoods.masks import FairMasks, LeaveOneOut, ShapleyMasks
 from locapprox.neighbourhoods.placements import Additive, Multiplicative
 
 
-def c_lime(sigma: float | Tensor = 0.1) -> Method:
+def c_lime(sigma: Sigma = 0.1) -> Method:
     """Agarwal et al. 2021: a line through f in Gaussian noise of standard deviation σ (one, or one per entry)."""
     return Method("C-LIME", Additive(Normal(sigma)), SquaredError(), reference="agarwal2021")
 
 
-def smoothgrad(sigma: float | Tensor = 0.1) -> Method:
+def smoothgrad(sigma: Sigma = 0.1) -> Method:
     """Smilkov et al. 2017: w = E ∇f(x₀ + ξ), signed. σ is absolute, not a share of the input's range."""
     return Method("SmoothGrad", Additive(Normal(sigma)), GradientMatching(), reference="smilkov2017")
 

@@ -4,31 +4,35 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from locapprox._names import aligned, index_of, names_of
 from locapprox._parts import alike, calling, whole_number
-from locapprox.models.inputs import Array, as_tensor, missing, names_of
+from locapprox.models.inputs import Array, as_tensor, missing
 from locapprox.models.scores import Scores, Target, evaluation_mode
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 from locapprox.neighbourhoods.contract import probe
+
+Where = TypeVar("Where", bound=BaseNeighbourhood)
 
 
 class Problem:
     """What every public function builds from (model, x, target), and everything inside takes.
 
-    x: the instances as a tensor (b, *input shape); names: their features', of a DataFrame. The model is called for the
-    first time, twice on up to three instances, when `scores` is first asked for. Later calls belong in `evaluating()`.
+    x: the instances as a tensor (b, *input shape); names, index: a DataFrame's columns and rows. The model is called
+    for the first time, twice on up to three instances, when `scores` is first asked for. Later calls belong in
+    `evaluating()`.
 
     Raises ValueError or TypeError naming the argument that is wrong.
     """
 
     def __init__(self, model: Any, x: Array, target: Target = None, batch_size: int | None = None) -> None:
-        self.model, self.given, self.target = model, x, target
+        self.names, self.index = names_of(x), index_of(x)
+        self.model, self.given, self.target = model, x, aligned(target, self.names, self.index, "target")
         self.batch_size = None if batch_size is None else whole_number(batch_size, "batch_size")
-        self.names = names_of(x)
         with torch.inference_mode(False):
             self.x = as_tensor(x, model)
         if self.x.ndim < 2:
@@ -49,14 +53,16 @@ class Problem:
         """Whether several scores are explained at once, so that results have an axis for them."""
         return isinstance(self.target, range)
 
-    def check(self, neighbourhood: BaseNeighbourhood) -> None:
-        """Raise ValueError or TypeError if the instances do not suit the neighbourhood, or a user's own breaks its
-        contract on them."""
-        if not neighbourhood.takes_missing:
-            self.check_finite()
+    def check(self, neighbourhood: Where) -> Where:
+        """The neighbourhood with what it holds by name in x's order; ValueError or TypeError if it does not suit x, or
+        a user's own breaks its contract there."""
         with calling(f"{neighbourhood.kind}.check"):
-            neighbourhood.check(self.x)
-        probe(neighbourhood, self.x)
+            where = neighbourhood if self.names is None else neighbourhood.named(self.names, self.index)
+            if not where.takes_missing:
+                self.check_finite()
+            where.check(self.x)
+        probe(where, self.x)
+        return cast(Where, where)
 
     def check_finite(self) -> None:
         where = missing(self.x, self.names)
@@ -73,7 +79,7 @@ class Problem:
     def of(self, instances: Tensor) -> "Problem":
         """The problem of some of the instances."""
         some, columns = copy.copy(self), self.scores.columns
-        some.x = self.x[instances]
+        some.x, some.index = self.x[instances], None
         if columns is not None and len(columns) > 1:
             some.scores = self.scores.with_columns(columns[instances])
         return some
@@ -92,6 +98,6 @@ class Problem:
                 return None
             columns = torch.cat([c.expand(n, -1) for c, n in given if c is not None])
         whole = copy.copy(self)
-        whole.x = torch.cat([p.x for p in (self, *others)])
+        whole.x, whole.index = torch.cat([p.x for p in (self, *others)]), None
         whole.scores = self.scores.with_columns(columns)
         return whole

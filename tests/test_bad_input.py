@@ -206,7 +206,11 @@ CASES = {
     ),
     "labels": (explains(model=lambda a: ["yes"] * len(a)), T, "must return numbers, .* it returned list"),
     "a dict": (explains(model=lambda a: {"logits": a}), T, "must return numbers, .* it returned dict"),
-    "complex output": (explains(model=lambda a: a.sum(1) + 0j), T, "the model must return real numbers"),
+    "complex output": (
+        explains(model=lambda a: a.sum(1) + 0j),
+        T,
+        "the model's result must hold real numbers, got complex",
+    ),
     "NaN output": (
         explains(model=lambda a: a.sum(1) * torch.nan),
         V,
@@ -557,7 +561,7 @@ CASES = {
         V,
         r"^values have shape \(3, 5\), x \(3, 6\): give maps of x's shape, or one weight per instance and feature$",
     ),
-    "other's numbers as text": (given("saliency"), T, "^values must be numbers, got str$"),
+    "other's numbers as text": (given("saliency"), T, "^values must hold numbers, got 'saliency'$"),
     "other's numbers with holes": (given(HOLES), V, "^values have NaN or infinite numbers$"),
     "other's numbers of other instances": (given(X[:2]), V, r"^values have shape \(2, 6\), x \(3, 6\)"),
     "maps that differ within a feature": (

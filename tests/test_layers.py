@@ -13,23 +13,26 @@ NAMES = {p: p.relative_to(ROOT / "locapprox").as_posix() for p in LIBRARY}
 every_file = pytest.mark.parametrize("path", LIBRARY, ids=NAMES.values())
 
 LAYERS = {  # each with what it may import of the library, besides itself; later ones stand on earlier ones
+    "_names": (),
     "_notices": (),
     "_parts": (),
     "_memory": (),
     "plotting": (),
-    "models": ("_notices", "_parts"),
-    "neighbourhoods": ("_parts", "_memory", "models.inputs"),
-    "_problem": ("_parts", "models", "neighbourhoods"),
+    "models": ("_names", "_notices", "_parts"),
+    "neighbourhoods": ("_names", "_parts", "_memory", "models.inputs"),
+    "_problem": ("_names", "_parts", "models", "neighbourhoods"),
     "fit": ("_notices", "_parts", "_memory", "models", "neighbourhoods", "_problem"),
     "_method": ("_parts", "neighbourhoods", "fit"),
     "_methods": ("neighbourhoods", "fit.losses", "_method"),
     "_files": ("neighbourhoods.base", "fit", "_method"),
-    "_explanation": ("_parts", "plotting", "models", "neighbourhoods.base", "_problem", "fit", "_method", "_files"),
+    "_explanation": (
+        *("_names", "_parts", "plotting", "models", "neighbourhoods.base", "_problem", "fit", "_method", "_files"),
+    ),
     "_concat": ("_parts", "neighbourhoods.base", "_explanation"),
     "_explain": ("_parts", "models", "neighbourhoods.base", "_problem", "fit", "_method", "_explanation"),
     "_explainer": (
-        *("_parts", "models", "neighbourhoods.base", "_problem", "fit.surrogates", "_method", "_explanation"),
-        "_explain",
+        *("_names", "_parts", "models", "neighbourhoods.base", "_problem", "fit.surrogates", "_method"),
+        *("_explanation", "_explain"),
     ),
     "images": ("plotting", "models", "_problem", "_explanation", "_explain", "_explainer"),
     "evaluation": (
@@ -38,11 +41,14 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
     ),
 }
 NARROWER = {  # files that may import less than their layer, or one thing more
-    "models/inputs.py": (),
+    "models/inputs.py": ("_names",),
     "neighbourhoods/base.py": ("_parts", "models.inputs"),
-    "neighbourhoods/baselines.py": ("_parts",),
+    "neighbourhoods/named.py": ("_names", "models.inputs"),
+    "neighbourhoods/baselines.py": ("_parts", "models.inputs", "neighbourhoods.named"),
     "neighbourhoods/kernels.py": ("_parts", "neighbourhoods.base"),
-    "neighbourhoods/distributions.py": ("_parts", "neighbourhoods.base"),
+    "neighbourhoods/distributions.py": (
+        *("_names", "_parts", "models.inputs", "neighbourhoods.base", "neighbourhoods.named"),
+    ),
     "neighbourhoods/masks.py": ("_parts", "_memory", "neighbourhoods.base", "neighbourhoods.distributions"),
     "fit/losses.py": (),
     "fit/links.py": (),
@@ -62,9 +68,11 @@ GETATTR = {  # what is asked of models, which come from elsewhere, and of the sy
     ("models/scores.py", "getattr(part, 'training', False)"),
     ("models/scores.py", "getattr(model.func if isinstance(model, partial) else model, '__self__', model)"),
     ("models/scores.py", "hasattr(model, 'predict')"),
-    ("models/scores.py", "getattr(model, 'predict_proba', None)"),
-    ("models/scores.py", "getattr(model, 'predict', None)"),
-    ("models/scores.py", "getattr(model, 'feature_names_in_', None)"),
+    ("models/calls.py", "getattr(model, 'predict_proba', None)"),
+    ("models/calls.py", "getattr(model, 'predict', None)"),
+    ("models/calls.py", "getattr(model, '__self__', model)"),
+    ("models/calls.py", "getattr(owner, 'feature_names_in_', None)"),
+    ("models/calls.py", "getattr(owner, 'feature_name_', None)"),
     ("models/hugging_face.py", "getattr(processor, 'do_normalize', True)"),
     ("models/hugging_face.py", "hasattr(one, 'convert')"),
 }

@@ -131,9 +131,8 @@ def perturbation_test(
     problem.check_finite()
     if problem.several:
         raise ValueError(f"target must choose one output for each instance, got {target!r}")
-    lifted, replaced = (Multiplicative(FairMasks(), b, features) for b in (0.0, baseline))
-    replaced.check(inputs)
-    d = inputs[0].numel() if features is None else int(torch.as_tensor(features).max()) + 1
+    lifted, replaced = (problem.check(Multiplicative(FairMasks(), b, features)) for b in (0.0, baseline))
+    d = lifted.group_sum(inputs, inputs).shape[-1]
     found = as_maps(parts, problem, n_samples, seed)
     sizes = {name: _sizes(name, one, inputs, lifted, d, kind) for name, one in found.items()}
     rng = torch.Generator(inputs.device).manual_seed(seed)

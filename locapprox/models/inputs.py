@@ -2,43 +2,95 @@
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import is_numeric_dtype
 from torch import Tensor, nn
+
+from locapprox._names import names_of
 
 Array = Tensor | np.ndarray | pd.DataFrame
 
 
 def as_tensor(x: Array, model: Any) -> Tensor:
-    """x as a floating tensor; an array or DataFrame for a module gets the module's dtype and device."""
-    if isinstance(x, pd.DataFrame):
-        twice = sorted({str(c) for c in x.columns[x.columns.duplicated()]})
-        if twice:
-            raise ValueError(f"x has several columns of the same name: {', '.join(twice)}; rename them")
-        text = [str(c) for c in x.columns if not pd.api.types.is_numeric_dtype(x[c])]
-        if text:
-            raise TypeError(f"x has columns that are not numbers: {', '.join(text)}; encode them first")
-        values = x.to_numpy()  # of dtype object where columns are Boolean or nullable
-        x = x.to_numpy(float, na_value=np.nan) if values.dtype == object else values
-    if isinstance(x, np.ndarray) and not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
-        raise TypeError(f"x must hold numbers, got an array of dtype {x.dtype}; encode text, then x.astype(float)")
-    if not isinstance(x, np.ndarray | Tensor):
+    """x as a floating tensor of its own; an array or DataFrame for a module gets the module's dtype and device.
+
+    A module's dtype is that of its floating parameters, the widest if they differ; without any, x keeps its own.
+    """
+    if not isinstance(x, np.ndarray | Tensor | pd.DataFrame):
         raise TypeError(f"x must be a tensor, an array or a DataFrame, got {type(x).__name__}")
-    array = not isinstance(x, Tensor)
-    tensor = x.detach().clone() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
-    if tensor.is_complex():
-        raise TypeError("x must hold real numbers, got complex ones")
+    names = names_of(x) or []
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ValueError(f"x has several columns of the same name: {', '.join(twice)}; rename them")
+    array, tensor = not isinstance(x, Tensor), as_numbers(x, "x")
     if tensor.dtype == torch.uint8 and tensor.ndim == 4:
         raise ValueError("x holds images of bytes (uint8): lx.as_images(x) divides by 255; scale as the model expects")
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    if parameter is not None and (array or not tensor.is_floating_point()):
-        tensor = tensor.to(parameter.device if array else tensor.device, parameter.dtype)
-    elif not tensor.is_floating_point():
-        tensor = tensor.to(torch.float64 if array else torch.get_default_dtype())
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    if array and parameters:
+        tensor = tensor.to(parameters[0].device)
+    dtypes = [p.dtype for p in parameters if p.is_floating_point() and p.itemsize > 1]
+    if dtypes and (array or not tensor.is_floating_point()):
+        return tensor.to(reduce(torch.promote_types, dtypes))
+    if not tensor.is_floating_point():
+        return tensor.to(torch.float64 if array else torch.get_default_dtype())
     return tensor
+
+
+def as_numbers(given: Any, name: str) -> Tensor:
+    """A copy of real numbers, whatever holds them, as a tensor without gradient.
+
+    Raises TypeError or ValueError naming the argument `name` if they are none, complex, or masked.
+    """
+    if isinstance(given, Tensor):
+        return plain(given, name).detach().clone()
+    if np.ma.is_masked(given):
+        raise ValueError(f"{name} is a masked array with masked entries: fill them in ({name}.filled(…))")
+    if isinstance(given, pd.DataFrame | pd.Series):
+        given = _columns(given, name)
+    try:
+        array = np.array(given)
+    except (ValueError, RuntimeError) as error:  # lists of unequal lengths, tensors with gradients
+        raise TypeError(f"{name} must hold numbers in rows of equal length, got {type(given).__name__}") from error
+    if array.dtype.kind == "c":
+        raise TypeError(f"{name} must hold real numbers, got complex ones")
+    if array.dtype.kind not in "biuf":
+        what = f"an array of dtype {array.dtype}; encode text, then {name}.astype(float)"
+        raise TypeError(f"{name} must hold numbers, got {what if isinstance(given, np.ndarray) else repr(given)}")
+    wide = array.dtype.kind == "f" and array.itemsize > 8  # longdouble
+    return torch.from_numpy(array.astype(np.float64 if wide else array.dtype.newbyteorder("="), copy=False))
+
+
+def _columns(given: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
+    frame = given.to_frame() if isinstance(given, pd.Series) else given
+    text = [str(c) for c, dtype in zip(frame.columns, frame.dtypes, strict=True) if not is_numeric_dtype(dtype)]
+    if text:
+        raise TypeError(f"{name} has columns that are not numbers: {', '.join(text)}; encode them first")
+    values = given.to_numpy()  # of dtype object where columns are Boolean or nullable
+    return given.to_numpy(float, na_value=np.nan) if values.dtype == object else values
+
+
+def plain(given: Tensor, name: str) -> Tensor:
+    """A tensor of real numbers that torch computes with: no subclass, and none that is sparse, nested, …"""
+    kinds = {
+        "nested: pad its rows to one shape": given.is_nested,
+        "sparse: use .to_dense()": given.layout is not torch.strided,
+        "quantised: use .dequantize()": given.is_quantized,
+        'without values, on the device "meta"': given.is_meta,
+    }
+    wrong = [kind for kind, holds in kinds.items() if holds]
+    if wrong:
+        raise TypeError(f"{name} is a tensor that is {wrong[0]}")
+    if given.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got complex ones")
+    if type(given) is not Tensor:
+        with torch._C.DisableTorchFunctionSubclass():
+            given = given.as_subclass(Tensor)
+    return given.float() if given.is_floating_point() and given.itemsize == 1 else given  # float8 cannot be added
 
 
 def channels_last(shape: Sequence[int]) -> bool:
@@ -53,11 +105,6 @@ def missing(x: Tensor, names: Sequence[str] | None = None) -> str:
     bad = (~torch.isfinite(x).all(0)).nonzero().tolist()
     where = [str(names[i[0]]) if names else str(i[0]) if len(i) == 1 else str(tuple(i)) for i in bad[:5]]
     return ", ".join(where) + (" …" if len(bad) > 5 else "")
-
-
-def names_of(x: Array) -> list[str] | None:
-    """Names of the features: a DataFrame's columns."""
-    return [str(c) for c in x.columns] if isinstance(x, pd.DataFrame) else None
 
 
 def all_finite(values: Tensor) -> bool:

@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from locapprox._names import names_of
 from locapprox._notices import warn
 from locapprox._parts import out_of_memory
-from locapprox.models.inputs import Array, all_finite, channels_last, missing, names_of
+from locapprox.models.calls import as_output, caller
+from locapprox.models.inputs import Array, all_finite, channels_last, missing
 
-Target = int | Sequence[int] | np.ndarray | Tensor | range | Callable[[Any], Any] | None
+Target = int | Sequence[int] | np.ndarray | pd.Series | Tensor | range | Callable[[Any], Any] | None
 
 NO_GRADIENT = (
     "gradient matching needs the model's gradients, and {why}. Two ways out: fit the same neighbourhood by squared "
@@ -86,7 +88,7 @@ class Scores:
     def __init__(
         self, model: Any, x: Tensor, example: Array, target: Target = None, batch_size: int | None = None
     ) -> None:
-        self.call = _caller(model, example)
+        self.call = caller(model, example)
         holes = missing(x, names_of(example))
         self.holes = f": x has such values in feature(s) {holes}, which this model does not take" if holes else ""
         sees_tensors = isinstance(model, nn.Module) or (isinstance(example, Tensor) and not hasattr(model, "predict"))
@@ -176,32 +178,24 @@ class Scores:
         return scores.movedim(2, 1)
 
     def _scores(self, rows: Tensor, instances: Tensor) -> Float[Tensor, "rows k"]:
-        out = self._guarded(rows)
+        out, of = self._guarded(rows), "the model"
         if callable(self.target):
+            of = "target"
             try:
                 out = self.target(out)
             except Exception as error:
                 raise ValueError(f"target failed on the model's outputs: {_named(error)}") from error
-        if not isinstance(out, Tensor):
-            try:
-                out = torch.from_numpy(np.array(out)).to(rows.device)
-            except (TypeError, ValueError) as error:
-                raise TypeError(
-                    f"the model must return numbers, one row per input; it returned {type(out).__name__}. Wrap it in a "
-                    "function that returns the scores"
-                ) from error
-        if not out.is_floating_point() and not out.is_complex():
+        out = as_output(out, of, rows)
+        if not out.is_floating_point():
             out = out.to(rows.dtype)
         out = out.reshape(1) if out.ndim == 0 and len(rows) == 1 else out
         out = out.unsqueeze(1) if out.ndim == 1 else out
         if out.ndim != 2 or len(out) != len(rows):
             raise ValueError(
-                f"the model must return one row of scores per input: {len(rows)} inputs gave shape {tuple(out.shape)}"
+                f"{of} must return one row of scores per input: {len(rows)} inputs gave shape {tuple(out.shape)}"
             )
-        if out.is_complex():
-            raise TypeError("the model must return real numbers, got complex ones")
         if not all_finite(out):
-            raise ValueError(f"the model returned NaN or infinite values near the explained inputs{self.holes}")
+            raise ValueError(f"{of} returned NaN or infinite values near the explained inputs{self.holes}")
         return self._pick(out, instances)
 
     def _guarded(self, rows: Tensor) -> Any:
@@ -256,41 +250,3 @@ class Scores:
 
 def _named(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _classifies(model: Any) -> bool:
-    from sklearn.base import ClassifierMixin  # an estimator has imported it already
-
-    return isinstance(model, ClassifierMixin)
-
-
-def _caller(model: Any, example: Array) -> Callable[[Tensor], Any]:
-    """The model as a function of a tensor of rows: scikit-learn estimators see arrays or DataFrames, functions x's."""
-    if isinstance(model, nn.Module):
-        return model
-    if isinstance(model, type):
-        raise TypeError(f"model must be an object, got the class {model.__name__}")
-    predict = getattr(model, "predict_proba", None) or getattr(model, "predict", None)
-    if predict is None and not callable(model):
-        raise TypeError(
-            f"model must be a torch.nn.Module, an estimator with predict_proba or predict, or callable; got {model!r}"
-        )
-    function: Callable[[Any], Any] = predict or model
-    if predict is None and isinstance(example, Tensor):
-        return function
-    names = example.columns if isinstance(example, pd.DataFrame) else None
-    if predict is not None:  # as it was fitted: on names, which scikit-learn checks against x's own, or on arrays
-        fitted = getattr(model, "feature_names_in_", None)
-        names = fitted if fitted is None or names is None else names
-        if getattr(model, "predict_proba", None) is None and _classifies(model):
-            warn(
-                "this classifier has no predict_proba, so its labels are explained as numbers; pass "
-                "model.decision_function, or wrap it in CalibratedClassifierCV"
-            )
-    return partial(_on_arrays, function, names)
-
-
-def _on_arrays(function: Callable[[Any], Any], names: Any, rows: Tensor) -> Any:
-    """At the module's level, so that explanations can be pickled."""
-    array = rows.detach().cpu().numpy()
-    return function(array if names is None else pd.DataFrame(array, columns=names))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -139,6 +140,13 @@ class BaseNeighbourhood(ABC):
                 f"{tuple(placed.shape)}"
             )
         return placed
+
+    def named(self, names: Sequence[str], index: pd.Index | None = None) -> "BaseNeighbourhood":
+        """The neighbourhood with what it holds by name in the order of x's columns (and instances: x's index).
+
+        Asked for before anything else if x is a DataFrame. Raises ValueError if its names are others.
+        """
+        return self
 
     def check(self, x: Tensor) -> None:
         """Raise ValueError or TypeError if the neighbourhood does not fit the instances x."""

@@ -2,16 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from locapprox._parts import Concise, alike, brief
-
-Features = Tensor | np.ndarray | Sequence[int]
+from locapprox.models.inputs import as_numbers
+from locapprox.neighbourhoods.named import Named
 
 
 class Baseline(ABC):
@@ -31,27 +32,42 @@ class Baseline(ABC):
         """That of some of the instances x."""
         return self
 
+    def named(self, names: Sequence[str], index: pd.Index | None = None) -> "Baseline":
+        """That in the order of x's columns (and index), if it has names; ValueError if they are others."""
+        return self
+
     def joined(self, x: Tensor, others: Sequence["Baseline"]) -> "Baseline":
         """That of the instances of several, in their order; x are those of one."""
         if all(alike(self, other) for other in others):
             return self
         raise ValueError("explanations with different baselines cannot be joined")
 
+    @property
+    def given(self) -> Any:
+        """What `ensure_baseline` makes it of again."""
+        return self
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Values(Baseline):
+class Values(Named, Baseline):
     """A number, one input, or an input for every instance."""
 
-    values: Tensor
+    values: Any  # a Tensor, once it is here
+    names: list[str] | None = field(default=None, compare=False)
+    index: pd.Index | None = field(default=None, compare=False)
+
+    called, per_feature, per_instance = "baseline", ("values",), True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "values", as_numbers(self.values, "baseline"))
         object.__setattr__(self, "zero", self.values.ndim == 0 and bool(self.values == 0))
 
     def __repr__(self) -> str:
         return brief(self.values)
 
     def of(self, x: Tensor) -> Tensor:
-        values = self.values.to(x)
+        values: Tensor = self.values.to(x)
         return values.unsqueeze(1) if values.ndim == x.ndim else values.expand(x.shape[1:])[None, None]
 
     def check(self, x: Tensor) -> None:
@@ -64,24 +80,33 @@ class Values(Baseline):
             )
         _finite(self.values)
 
+    @property
+    def given(self) -> Any:
+        return self.values if self.names is None else self
+
     def at(self, x: Tensor, instances: Tensor | slice) -> Baseline:
-        return Values(_some(self.values, instances)) if self.values.ndim == x.ndim else self
+        return Values(_some(self.values, instances), self.names) if self.values.ndim == x.ndim else self
 
     def joined(self, x: Tensor, others: Sequence[Baseline]) -> Baseline:
         given = [one.values for one in (self, *others) if isinstance(one, Values) and one.values.ndim == x.ndim]
-        return Values(torch.cat(given)) if len(given) == 1 + len(others) else super().joined(x, others)
+        return Values(torch.cat(given), self.names) if len(given) == 1 + len(others) else super().joined(x, others)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Background(Concise, Baseline):
+class Background(Named, Concise, Baseline):
     """A sample of inputs, rows (m, *input shape): the model is averaged over it, as in shap.
 
-    Every instance is placed on all m of them, so a draw costs m evaluations.
+    Every instance is placed on all m of them, so a draw costs m evaluations. A DataFrame's columns are put into the
+    order of x's, or refused if they are others.
     """
 
     rows: Any
+    names: list[str] | None = field(default=None, repr=False, compare=False)
+
+    called, per_feature = "Background", ("rows",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "rows", as_numbers(self.rows, "Background"))
         if self.rows.ndim < 2:
             raise ValueError(f"Background needs rows, (m, *input shape); got shape {tuple(self.rows.shape)}")
@@ -104,6 +129,10 @@ class Function(Baseline):
 
     function: Callable[..., Any]
 
+    @property
+    def given(self) -> Any:
+        return self.function
+
     def of(self, x: Tensor) -> Tensor:
         base: Tensor = self.function(x).to(x)
         return base.unsqueeze(1)
@@ -119,24 +148,14 @@ class Function(Baseline):
         _finite(base)
 
 
-BaselineLike = float | Tensor | np.ndarray | Callable[[Tensor], Tensor] | Background
+BaselineLike = float | Tensor | np.ndarray | pd.Series | pd.DataFrame | Callable[[Tensor], Tensor] | Baseline
 
 
 def ensure_baseline(given: Any) -> Baseline:
     """What a user gave, as a Baseline."""
     if isinstance(given, Baseline):
         return given
-    return Function(given) if callable(given) else Values(as_numbers(given, "baseline"))
-
-
-def as_numbers(given: Any, name: str) -> Tensor:
-    """Numbers as a detached tensor; TypeError if they are none."""
-    if isinstance(given, Tensor):
-        return given.detach()
-    numbers = np.array(given)
-    if numbers.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold numbers, got {given!r}")
-    return torch.from_numpy(numbers)
+    return Function(given) if callable(given) else Values(given)
 
 
 def _some(values: Tensor, instances: Tensor | slice) -> Tensor:
@@ -149,13 +168,24 @@ def _finite(values: Tensor) -> None:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Labels:
+class Labels(Named):
     """Labels 0 … d − 1 of the entries of an input, which broadcast against its shape, or of every instance's entries.
 
     None: every entry is a feature of its own.
     """
 
-    labels: Tensor | None
+    labels: Any  # a Tensor or None, once they are here
+    names: list[str] | None = field(default=None, compare=False)
+    index: pd.Index | None = field(default=None, compare=False)
+
+    called, per_feature, per_instance = "features", ("labels",), True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels is not None:
+            labels = as_numbers(self.labels, "features")
+            whole = not labels.is_floating_point() and labels.dtype != torch.bool
+            object.__setattr__(self, "labels", labels.long() if whole else labels)  # bytes would index as a mask
 
     def __repr__(self) -> str:
         return brief(self.labels)
@@ -190,7 +220,7 @@ class Labels:
     def flat(self, x: Tensor) -> Tensor:
         """(1, entries), or (b, entries) if instances are labelled differently."""
         assert self.labels is not None
-        labels = self.labels.to(x.device)
+        labels: Tensor = self.labels.to(x.device)
         labels = labels if labels.ndim == x.ndim else labels.unsqueeze(0)
         return labels.expand(len(labels), *x.shape[1:]).flatten(1)
 
@@ -202,7 +232,14 @@ class Labels:
         return [torch.nonzero(count == c).flatten() for c in count.unique()]
 
     def at(self, x: Tensor, instances: Tensor | slice) -> "Labels":
-        return Labels(_some(self.labels, instances)) if self.differ(x) and self.labels is not None else self
+        if self.labels is None or not self.differ(x):
+            return self
+        return Labels(_some(self.labels, instances), self.names)
+
+    @property
+    def given(self) -> Any:
+        """What `ensure_labels` makes them of again."""
+        return self.labels if self.names is None else self
 
     def joined(self, x: Tensor, others: Sequence["Labels"]) -> "Labels":
         given = [one.labels for one in (self, *others) if one.labels is not None and one.labels.ndim == x.ndim]
@@ -210,7 +247,7 @@ class Labels:
         if shared and not self.differ(x):
             return self
         if len(given) == 1 + len(others):
-            return Labels(torch.cat(given))
+            return Labels(torch.cat(given), self.names)
         raise ValueError("explanations with different features cannot be joined")
 
     def check(self, x: Tensor) -> None:
@@ -237,12 +274,15 @@ class Labels:
                 )
 
 
+Features = Tensor | np.ndarray | pd.Series | pd.DataFrame | Sequence[int] | Labels
+
+
 def ensure_labels(given: Any) -> Labels:
     """What a user gave, as Labels."""
     if isinstance(given, Labels):
         return given
     if given is None:
         return Labels(None)
-    if isinstance(given, list | tuple) and any(isinstance(one, str) for one in given):
+    if type(given) in (list, tuple) and any(isinstance(one, str) for one in given):
         raise TypeError(f"features must hold numbers, got {given!r}: names of features come from x, a DataFrame")
-    return Labels(as_numbers(given, "features"))
+    return Labels(given)

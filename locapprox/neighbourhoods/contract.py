@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from locapprox._names import index_of, names_of
 from locapprox._parts import is_builtin
 from locapprox.models.inputs import Array, as_tensor
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, Neighbourhood, described
@@ -35,7 +36,8 @@ def check_neighbourhood(neighbourhood: Neighbourhood, x: Array, n: int = 64) -> 
     require(inputs.ndim >= 2 and inputs.numel() > 0, "x needs a batch axis and at least one instance")
     for part in ("draw", "place"):
         require(callable(getattr(neighbourhood, part, None)), f"a neighbourhood needs a method {part}")
-    where = described(neighbourhood)
+    where, names = described(neighbourhood), names_of(x)
+    where = where if names is None else where.named(names, index_of(x))
     where.check(inputs)
     with _broken():
         for batch in where.batches(inputs):

@@ -1,30 +1,38 @@
 """Neighbourhoods made from a data set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from locapprox._names import names_of
 from locapprox._parts import Concise, whole_number
-from locapprox.models.inputs import as_tensor
+from locapprox.models.inputs import Array, all_finite, as_numbers, as_tensor
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw
+from locapprox.neighbourhoods.named import Named
 from locapprox.neighbourhoods.placements import Additive
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NearestPoints(Concise, BaseNeighbourhood):
+class NearestPoints(Named, Concise, BaseNeighbourhood):
     """The k points of a data set nearest to x₀ (Euclidean), each with weight 1: ξ = point − x₀.
 
-    They differ between instances and are all used, so n_samples is ignored and nothing is random.
+    They differ between instances and are all used, so n_samples is ignored and nothing is random. A DataFrame's columns
+    are put into the order of x's, or refused if they are others.
     """
 
-    data: Tensor  # (points, *input shape)
+    data: Any  # (points, *input shape), a Tensor once it is here
     k: int
+    names: list[str] | None = field(default=None, repr=False, compare=False)
 
     draws_at_once = True
     interpolates = False
+    called, per_feature = "data", ("data",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "data", as_tensor(self.data, None))
         if whole_number(self.k, "k") > len(self.data):
             raise ValueError(f"k must be between 1 and the number of points, {len(self.data)}; got {self.k}")
@@ -32,7 +40,7 @@ class NearestPoints(Concise, BaseNeighbourhood):
     def check(self, x: Tensor) -> None:
         if tuple(self.data.shape[1:]) != tuple(x.shape[1:]):
             raise ValueError(f"data has inputs of shape {tuple(self.data.shape[1:])}, x {tuple(x.shape[1:])}")
-        if not bool(torch.isfinite(torch.as_tensor(self.data)).all()):
+        if not all_finite(self.data):
             raise ValueError("data has NaN or infinite values; leave those points out or fill them in")
 
     def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
@@ -46,38 +54,54 @@ class NearestPoints(Concise, BaseNeighbourhood):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LimeTabular(Concise, BaseNeighbourhood):
+class LimeTabular(Named, Concise, BaseNeighbourhood):
     """lime's tabular neighbourhood with `discretize_continuous=False`: x_ξ = x₀ + scale ⊙ ξ.
 
     lime draws z ~ Normal(0, I) and places it at mean + scale ⊙ z (the data's mean and standard deviation) or, with
     `sample_around_instance=True`, at x₀ + scale ⊙ z. ξ is the standardised distance from x₀, on which lime measures
     its kernel √exp(−‖ξ‖² / w²), w = ¾√d by default (`lime_tabular.py`); weights are of the standardised features.
+    Mean and scale are numbers, or one per entry; a Series goes by the names of x's columns.
     """
 
-    mean: Tensor
-    scale: Tensor
+    mean: Any  # Tensors, once they are here
+    scale: Any
     width: float | None = None
     around_instance: bool = False
+    names: list[str] | None = field(default=None, repr=False, compare=False)
 
     interpolates = False
+    called, per_feature = "mean", ("mean", "scale")
 
     def __post_init__(self) -> None:
-        if self.width is not None and not self.width > 0:
-            raise ValueError(f"width must be positive, or None for lime's ¾√d; got {self.width}")
-        if not bool((torch.as_tensor(self.scale) > 0).all()):
+        super().__post_init__()
+        for name in self.per_feature:
+            numbers = as_numbers(getattr(self, name), name)
+            if not all_finite(numbers):
+                raise ValueError(f"{name} has NaN or infinite values")
+            object.__setattr__(self, name, numbers)
+        if self.width is not None and not (isinstance(self.width, Real) and self.width > 0):
+            raise ValueError(f"width must be positive, or None for lime's ¾√d; got {self.width!r}")
+        if not isinstance(self.around_instance, bool):
+            raise TypeError(f"around_instance must be True or False, got {self.around_instance!r}")
+        if not bool((self.scale > 0).all()):
             raise ValueError("scale must be positive in every feature; `LimeTabular.of_data` gives constant ones 1")
 
     def check(self, x: Tensor) -> None:
-        for name in ("mean", "scale"):
-            shape = tuple(torch.as_tensor(getattr(self, name)).shape)
+        for name in self.per_feature:
+            shape = tuple(getattr(self, name).shape)
             if shape not in ((), tuple(x.shape[1:])):
                 raise ValueError(f"{name} has shape {shape}, an input has {tuple(x.shape[1:])}")
 
     @classmethod
-    def of_data(cls, data: Tensor, width: float | None = None, around_instance: bool = False) -> "LimeTabular":
+    def of_data(cls, data: Array, width: float | None = None, around_instance: bool = False) -> "LimeTabular":
+        """With the mean and the standard deviation of a data set, (points, *input shape)."""
         rows = as_tensor(data, None)
+        if rows.ndim < 2 or len(rows) == 0:
+            raise ValueError(f"data must be (points, *input shape), got shape {tuple(rows.shape)}")
+        if not all_finite(rows):
+            raise ValueError("data has NaN or infinite values; leave those points out or fill them in")
         scale = rows.std(0, correction=0)
-        return cls(rows.mean(0), torch.where(scale > 0, scale, 1.0), width, around_instance)
+        return cls(rows.mean(0), torch.where(scale > 0, scale, 1.0), width, around_instance, names_of(data))
 
     def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
         d = x[0].numel()
@@ -89,4 +113,5 @@ class LimeTabular(Concise, BaseNeighbourhood):
         return Draw(xi, weight)
 
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
-        return x.unsqueeze(1) + self.scale.to(x) * xi.reshape(*xi.shape[:-1], *x.shape[1:])
+        scale: Tensor = self.scale.to(x)
+        return x.unsqueeze(1) + scale * xi.reshape(*xi.shape[:-1], *x.shape[1:])

@@ -4,17 +4,23 @@ A quadrature rule is a distribution too: its nodes are ξ, its weights the weigh
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
+from locapprox._names import names_of
 from locapprox._parts import Concise
+from locapprox.models.inputs import Array, all_finite, as_numbers
 from locapprox.neighbourhoods.base import Draw, block_size
+from locapprox.neighbourhoods.named import Named
+
+Sigma = float | Tensor | np.ndarray | pd.Series
 
 
 @runtime_checkable
@@ -38,6 +44,10 @@ class BaseDistribution(ABC):
     def kind(self) -> str:
         """What seeds the draw beside seed, role and d."""
         return type(self).__qualname__
+
+    def named(self, names: Sequence[str], index: pd.Index | None = None) -> "BaseDistribution":
+        """The distribution with what it holds by name in the order of x's columns; ValueError if they are others."""
+        return self
 
     @abstractmethod
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
@@ -79,15 +89,21 @@ def ones(xi: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Normal(Concise, BaseDistribution):
-    """ξ ~ Normal(0, diag σ²), σ > 0 a number or one per entry. With `antithetic`, draws come in pairs ξ, −ξ."""
+class Normal(Named, Concise, BaseDistribution):
+    """ξ ~ Normal(0, diag σ²), σ > 0 a number or one per entry (a Series by the names of the columns of x).
 
-    sigma: float | Tensor
+    With `antithetic`, draws come in pairs ξ, −ξ.
+    """
+
+    sigma: Sigma
     antithetic: bool = False
+    names: list[str] | None = field(default=None, repr=False, compare=False)
 
     interpolates = False
+    called, per_feature = "sigma", ("sigma",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             sigma = torch.as_tensor(self.sigma, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -108,21 +124,35 @@ class Normal(Concise, BaseDistribution):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CorrelatedNormal(Concise, BaseDistribution):
-    """ξ ~ Normal(0, covariance), for a positive definite covariance of the flattened input."""
+class CorrelatedNormal(Named, Concise, BaseDistribution):
+    """ξ ~ Normal(0, covariance), for a positive definite covariance of the flattened input.
 
-    covariance: Tensor
+    The covariance, or the data it is computed from, may be a DataFrame, whose names are those of the columns of x.
+    """
+
+    covariance: Any  # (d, d), a Tensor once it is here
+    names: list[str] | None = field(default=None, repr=False, compare=False)
 
     interpolates = False
+    called, per_feature = "covariance", ("covariance",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "covariance", as_numbers(self.covariance, "covariance"))
 
     @classmethod
-    def of_data(cls, data: Tensor, scale: float = 1.0) -> "CorrelatedNormal":
+    def of_data(cls, data: Array, scale: float = 1.0) -> "CorrelatedNormal":
         """scale² times the covariance of a data set (rows), which must have more rows than entries."""
-        rows = (data if isinstance(data, Tensor) else torch.from_numpy(np.array(data, float))).flatten(1).double()
-        return cls(scale**2 * torch.cov(rows.mT).reshape(rows.shape[1], -1))
+        rows = as_numbers(data, "data").flatten(1).double()
+        if not all_finite(rows):
+            raise ValueError("data has NaN or infinite values; leave those rows out or fill them in")
+        return cls(scale**2 * torch.cov(rows.mT).reshape(rows.shape[1], -1), names_of(data))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        return {"covariance": change(change(self.covariance).mT).mT}
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
-        covariance = torch.as_tensor(self.covariance).double()
+        covariance = self.covariance.double()
         if covariance.shape != (d, d):
             raise ValueError(f"covariance must be ({d}, {d}) for inputs of {d} entries, got {tuple(covariance.shape)}")
         factor, info = torch.linalg.cholesky_ex(covariance)

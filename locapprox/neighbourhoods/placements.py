@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from locapprox.neighbourhoods.baselines import (
     BaselineLike,
     Features,
     Labels,
-    Values,
     ensure_baseline,
     ensure_labels,
 )
@@ -80,6 +80,10 @@ class Additive(Placement):
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
         return x.unsqueeze(1) + xi.reshape(*xi.shape[:-1], *x.shape[1:])
 
+    def named(self, names: Sequence[str], index: pd.Index | None = None) -> "Additive":
+        draws = self._draws.named(names)
+        return self if draws is self._draws else replace(self, distribution=draws)
+
     def to_input(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         return self.on_input(x, weights), x
 
@@ -99,6 +103,8 @@ class Multiplicative(Placement):
     `features` labels the entries of an input 0 … d − 1 and `lift` copies one ξ per label onto them (a group of columns,
     a patch, a superpixel); it broadcasts against the input's shape, or has a leading axis with one labelling per
     instance. Default: every entry is a feature.
+    Where x is a DataFrame, what is given by name (a Series or a DataFrame) is put into the order of its columns, and of
+    its index if it differs between instances, or refused if the names are others. Without names it is in order.
     """
 
     distribution: Distribution
@@ -127,6 +133,11 @@ class Multiplicative(Placement):
         # 0 · NaN is NaN: a removed feature that is missing must not be touched
         placed = torch.where(lifted == 0, base, inputs) if missing else torch.addcmul(base, inputs - base, lifted)
         return placed.squeeze(2) if base.shape[2] == 1 else placed
+
+    def named(self, names: Sequence[str], index: pd.Index | None = None) -> "Multiplicative":
+        part = self._with(self._base.named(names, index), self._labels.named(names, index))
+        draws = self._draws.named(names)
+        return part if draws is self._draws else replace(part, distribution=draws)
 
     def batches(self, x: Tensor) -> list[Tensor]:
         return self._labels.batches(x)
@@ -187,8 +198,7 @@ class Multiplicative(Placement):
     def _with(self, base: Baseline, labels: Labels) -> "Multiplicative":
         if base is self._base and labels is self._labels:
             return self
-        baseline = base.values if isinstance(base, Values) and base is not self._base else self.baseline
-        return replace(self, baseline=baseline, features=self.features if labels is self._labels else labels.labels)
+        return replace(self, baseline=base.given, features=labels.given)
 
     def _dimension(self, x: Tensor) -> int:
         return self._labels.count(x)

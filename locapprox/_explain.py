@@ -91,11 +91,11 @@ def assembled(
         return out if problem.several else out[:, 0]
 
     weights, standard_error, loss = whole("weights"), whole("standard_error"), whole("loss")
-    n_samples = torch.zeros(len(problem.x), dtype=torch.long)
-    degrees = torch.zeros(len(problem.x), dtype=torch.float64)
+    n_samples = torch.zeros(len(problem.x), dtype=torch.long, device="cpu")
+    degrees = torch.zeros(len(problem.x), dtype=torch.float64, device="cpu")
     for sample, fit in fits:
         n_samples[sample.instances.cpu()] = sample.drawn
-        degrees[sample.instances.cpu()] = torch.as_tensor(fit.degrees_of_freedom, dtype=torch.float64).cpu()
+        degrees[sample.instances.cpu()] = torch.as_tensor(fit.degrees_of_freedom, dtype=torch.float64, device="cpu")
     d = weights.shape[-1]
     per_entry = described(method.neighbourhood).per_entry(problem.x, d)
     layout = problem.x.shape[1:] if per_entry else torch.Size([d])

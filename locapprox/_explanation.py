@@ -20,7 +20,7 @@ from locapprox._problem import Problem
 from locapprox.fit.links import LINKS, Link
 from locapprox.fit.sampling import generator, samples
 from locapprox.fit.validate import mean_loss
-from locapprox.models.inputs import Array, as_tensor
+from locapprox.models.inputs import Array, as_tensor, plain
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, described
 from locapprox.plotting import Axes, draw_bars, draw_image, draw_points
 
@@ -131,7 +131,8 @@ class Explanation:
         others; its rows belong to the instances in order.
         """
         inputs = aligned(inputs, self._inside.names, None, "inputs")
-        x = (inputs if isinstance(inputs, Tensor) else as_tensor(inputs, None)).to(self.weights)
+        x = plain(inputs, "inputs") if isinstance(inputs, Tensor) else as_tensor(inputs, None, "inputs")
+        x = x.to(self.weights)
         one = x.ndim == self.x.ndim
         x = x.unsqueeze(1) if one else x
         if x.ndim != self.x.ndim + 1 or x.shape[0] != len(self) or x.shape[2:] != self.x.shape[1:]:

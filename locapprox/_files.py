@@ -73,8 +73,8 @@ def read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def _first_format(arrays: dict[str, Any], meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Files without a version: one number of degrees, parts among the settings."""
     settings, b = meta["settings"], len(arrays["weights"])
-    arrays["degrees_of_freedom"] = torch.full((b,), meta.pop("degrees"), dtype=torch.float64)
-    arrays["n_samples"] = torch.full((b,), settings["n_samples"])
+    arrays["degrees_of_freedom"] = torch.full((b,), meta.pop("degrees"), dtype=torch.float64, device="cpu")
+    arrays["n_samples"] = torch.full((b,), settings["n_samples"], device="cpu")
     parts = {name: settings.pop(name) for name in ("neighbourhood", "loss", "surrogate")}
     meta["method"] = {"name": meta["method"], **parts}
     return arrays, meta

@@ -45,7 +45,8 @@ def alike(a: Any, b: Any) -> bool:
         return True
     arrays = [isinstance(part, Tensor | np.ndarray) for part in (a, b)]
     if any(arrays):
-        return _numbers(a) and _numbers(b) and torch.equal(*(torch.as_tensor(part).cpu().double() for part in (a, b)))
+        both = _numbers(a) and _numbers(b)
+        return both and torch.equal(*(torch.as_tensor(part, device="cpu").double() for part in (a, b)))
     if is_dataclass(a) and type(a) is type(b):
         return all(alike(getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.compare)
     return not callable(a) and bool(np.all(a == b))

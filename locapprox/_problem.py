@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -31,7 +32,9 @@ class Problem:
 
     def __init__(self, model: Any, x: Array, target: Target = None, batch_size: int | None = None) -> None:
         self.names, self.index = names_of(x), index_of(x)
-        self.model, self.given, self.target = model, x, aligned(target, self.names, self.index, "target")
+        self.model, self.given, self.target = model, x, target
+        if isinstance(target, pd.Series):
+            self.target = aligned(target, None, self.index, "target").to_numpy()
         self.batch_size = None if batch_size is None else whole_number(batch_size, "batch_size")
         with torch.inference_mode(False):
             self.x = as_tensor(x, model)

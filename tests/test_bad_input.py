@@ -39,6 +39,7 @@ COLUMNS = ["age", "income", "debt", "rate", "term", "score"]
 FRAME = pd.DataFrame(X.numpy(), columns=COLUMNS)
 HOLES = X.clone()
 HOLES[1, 2], HOLES[0, 4] = torch.nan, torch.inf
+MASKED = np.ma.masked_array(np.arange(6), [1, 0, 0, 0, 0, 0])
 
 
 def network(outputs=1, dtype=F64, dropout=False):
@@ -55,6 +56,16 @@ RESTLESS = network(dropout=True)  # in training mode
 
 def total(a):
     return a.sum(1)
+
+
+def nested():
+    return torch.nested.nested_tensor([X[0], X[1, :3]], layout=torch.jagged)
+
+
+def quantised():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(X.float(), 0.1, 0, torch.qint8)
 
 
 class Calls:
@@ -152,6 +163,17 @@ CASES = {
         "^x has several columns of the same name: age; rename them$",
     ),
     "precision": (explains(x=X.float()), V, r"the model failed on rows of shape \(3, 6\) and torch\.float32: .*dtype"),
+    "masked": (explains(x=np.ma.masked_array(X, X > 0)), V, "^x is a masked array with masked entries: fill them in"),
+    "sparse": (explains(x=X.to_sparse()), T, r"^x is a tensor that is sparse: use \.to_dense\(\)$"),
+    "rows of sparse": (explains(x=X.to_sparse_csr()), T, "^x is .* sparse"),
+    "nested": (lambda: explains(x=nested())(), T, "^x is a tensor that is nested: pad its rows to one shape$"),
+    "quantised": (lambda: explains(x=quantised())(), T, r"^x is a tensor that is quantised: use \.dequantize\(\)$"),
+    "without values": (explains(x=X.to("meta")), T, '^x is a tensor that is without values, on the device "meta"$'),
+    "names twice as text": (
+        explains(model=total, x=FRAME.set_axis([1, "1", *COLUMNS[2:]], axis=1)),
+        V,
+        "^x has several columns of the same name: 1; rename them$",
+    ),
     # NaN and infinity
     "NaN in an array": (explains(lx.c_lime(), x=HOLES), V, r"^x has NaN or infinite values in feature\(s\) 2, 4; fill"),
     "NaN in a frame": (
@@ -202,14 +224,41 @@ CASES = {
     "nothing": (
         explains(model=lambda a: None),
         T,
-        "must return numbers, one row per input; it returned NoneType. Wrap",
+        "must return real numbers, one row per input; it returned NoneType. Wrap",
     ),
-    "labels": (explains(model=lambda a: ["yes"] * len(a)), T, "must return numbers, .* it returned list"),
-    "a dict": (explains(model=lambda a: {"logits": a}), T, "must return numbers, .* it returned dict"),
+    "labels": (explains(model=lambda a: ["yes"] * len(a)), T, "must return real numbers, .* it returned list"),
+    "a dict": (explains(model=lambda a: {"logits": a}), T, "must return real numbers, .* it returned dict"),
     "complex output": (
         explains(model=lambda a: a.sum(1) + 0j),
         T,
         "the model's result must hold real numbers, got complex",
+    ),
+    "masked output": (
+        explains(model=lambda a: np.ma.masked_array(a[:, 0], a[:, 0] > 0), x=X.numpy()),
+        V,
+        "^the model's result is a masked array with masked entries: fill them in",
+    ),
+    "sparse output": (
+        explains(model=lambda a: a.sum(1).to_sparse()),
+        T,
+        "^the model's result is .* sparse",
+    ),
+    "nested output": (explains(model=lambda a: nested()), T, "^the model's result is a tensor that is nested"),
+    "quantised output": (explains(model=lambda a: quantised()), T, "^the model's result is a tensor that is quantised"),
+    "output without values": (
+        explains(model=lambda a: total(a).to("meta")),
+        T,
+        "^the model's result is .* without",
+    ),
+    "complex array": (
+        explains(model=lambda a: a.sum(1) + 0j, x=X.numpy()),
+        T,
+        "^the model must return real numbers, one row per input; it returned ndarray of complex128. Wrap it",
+    ),
+    "a tuple": (
+        explains(model=lambda a: (a.sum(1), a)),
+        T,
+        "^the model must return .*; it returned tuple",
     ),
     "NaN output": (
         explains(model=lambda a: a.sum(1) * torch.nan),
@@ -272,6 +321,27 @@ CASES = {
         explains(model=network(3).eval(), target=lambda out: out),
         V,
         "^target must give one score per row, it gave 3; for all outputs use a range$",
+    ),
+    **{
+        f"target that returns {name}": (explains(target=target), kind, match)
+        for name, target, kind, match in [
+            ("nothing", lambda out: None, T, "^target must return real numbers, .*; it returned NoneType"),
+            ("text", lambda out: ["a"] * len(out), T, "^target must return real numbers, .*; it returned list"),
+            (
+                "NaN",
+                lambda out: out * torch.nan,
+                V,
+                "^target returned NaN or infinite values near",
+            ),
+            ("too few", lambda out: out[:1], V, "^target must return one row of scores per input: 3 inputs gave"),
+            ("masks", lambda out: np.ma.masked_less(out.numpy(), 1e9), V, "^target's result is a masked array"),
+            ("complex numbers", lambda out: out * 1j, T, "^target's result must hold real numbers, got complex ones$"),
+        ]
+    },
+    "masked target": (
+        explains(model=network(3).eval(), target=np.ma.masked_array([0, 1, 2], [1, 0, 0])),
+        V,
+        "^target is a masked array with masked entries",
     ),
     "target that fails": (
         explains(model=network(3).eval(), target=lambda out: out[:, 7]),
@@ -352,8 +422,43 @@ CASES = {
         V,
         "^features must be whole numbers, a label",
     ),
+    "labels with a hole": (explains(masks(features=[0, 0, 1, 1, 2, torch.nan])), V, "^features must be whole numbers"),
+    "negative bytes": (
+        explains(masks(features=np.array([0, 0, 1, 1, -1, 2], np.int8))),
+        V,
+        "every label 0 … d − 1: -1 comes where 0 should",
+    ),
     "labels that are bools": (explains(masks(features=[True] * 6)), V, "^features must be whole numbers"),
     "labels that are names": (lambda: masks(features=COLUMNS), T, r"^features must hold numbers, got \['age'"),
+    **{
+        f"masked {name}": (call, V, f"^{name} is a masked array with masked entries: fill them in, by .filled")
+        for name, call in [
+            ("features", lambda: masks(features=MASKED)),
+            ("baseline", lambda: masks(baseline=MASKED)),
+            ("Background", lambda: lx.Background(MASKED[None])),
+            ("sigma", lambda: lx.c_lime(MASKED)),
+            ("data", lambda: lx.NearestPoints(MASKED[None], 1)),
+            ("mean", lambda: lx.LimeTabular(MASKED, 1.0)),
+            ("covariance", lambda: lx.CorrelatedNormal(MASKED)),
+            ("values", given(np.ma.masked_array(X, X > 0))),
+            ("inputs", lambda: done().predict(np.ma.masked_array(X, X > 0))),
+        ]
+    },
+    **{
+        f"complex {name}": (call, T, f"^{name} must hold real numbers, got complex ones$")
+        for name, call in [
+            ("features", lambda: masks(features=np.array([0, 1j]))),
+            ("baseline", lambda: masks(baseline=1j)),
+            ("Background", lambda: lx.Background(X * 1j)),
+            ("values", given(X * 1j)),
+            ("inputs", lambda: done().predict(X * 1j)),
+        ]
+    },
+    "rows of a baseline that differ": (
+        lambda: masks(baseline=[[1.0], [1.0, 2.0]]),
+        T,
+        "^baseline must hold numbers in rows of equal length, got list$",
+    ),
     "baseline of another shape": (
         explains(masks(baseline=torch.zeros(5))),
         V,
@@ -523,6 +628,44 @@ CASES = {
         explains(squares(lx.LimeTabular(X[0, :5], X[0].abs(), 6.0))),
         V,
         r"^mean has shape \(5,\), an input has",
+    ),
+    "tabular width as text": (
+        lambda: lx.LimeTabular(X[0], 1.0, "3"),
+        V,
+        "^width must be .*; got '3'$",
+    ),
+    "tabular flag": (
+        lambda: lx.LimeTabular(X[0], 1.0, 3.0, "yes"),
+        T,
+        "^around_instance must be True or False",
+    ),
+    "tabular mean with holes": (lambda: lx.LimeTabular(HOLES[1], 1.0), V, "^mean has NaN or infinite values$"),
+    "tabular scale with holes": (lambda: lx.LimeTabular(0.0, HOLES[1]), V, "^scale has NaN or infinite values$"),
+    "tabular data with holes": (lambda: lx.LimeTabular.of_data(HOLES), V, "^data has NaN or infinite"),
+    "tabular data of no rows": (
+        lambda: lx.LimeTabular.of_data(X[:0]),
+        V,
+        r"^data must be \(points, .*\(0, 6\)$",
+    ),
+    "tabular data as a list": (
+        lambda: lx.LimeTabular.of_data(X.tolist()),
+        T,
+        "^data must be a tensor, an array",
+    ),
+    "covariance with holes": (
+        lambda: lx.CorrelatedNormal(HOLES.mT @ HOLES),
+        V,
+        "^covariance has NaN or infinite",
+    ),
+    "covariance of data with holes": (
+        lambda: lx.CorrelatedNormal.of_data(HOLES),
+        V,
+        "^data has NaN or infinite values",
+    ),
+    "covariance of few rows": (
+        lambda: lx.CorrelatedNormal.of_data(X),
+        V,
+        "^data has 3 rows for 6 entries; a covariance needs more rows$",
     ),
     "too many coalitions": (
         explains(squares(lx.Multiplicative(lx.AllCoalitions())), total, torch.ones(1, 30)),
@@ -750,6 +893,20 @@ def test_a_sigma_that_is_too_small_comes_with_one_that_is_not(sigma):
     exact = lx.explain(network().eval(), X, lx.vanilla_gradients()).weights
     assert (e.weights - exact).abs().max() < 0.02 * exact.abs().max()
     assert least < 1e-2
+
+
+def test_what_is_too_small_for_half_precision_says_so():
+    """The model is in float64, and its differences still vanish: the inputs are rounded."""
+    with pytest.warns(
+        UserWarning, match=r"vanish in torch\.float16: use sigma ≥ .*, x and the model in float64"
+    ) as caught:
+        lx.explain(lambda a: a.double().sum(1), X.half(), lx.c_lime(1e-3), n_samples=400)
+    least = float(re.search(r"use sigma ≥ ([\d.e+-]+),", str(caught[0].message))[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lx.explain(lambda a: a.double().sum(1), X.half(), lx.c_lime(least), n_samples=400)
+        e = lx.explain(lambda a: a.double().sum(1), X.half().double(), lx.c_lime(1e-3), n_samples=400)
+    torch.testing.assert_close(e.weights, torch.ones(3, 6, dtype=F64))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Models of all kinds: the same numbers whatever they are wrapped in, and left as they were found."""
 
 import copy
+import itertools
 import os
 import subprocess
 import sys
@@ -534,6 +535,228 @@ def test_a_convolution_with_batch_norm():
     e = lx.explain(net, x, lx.kernel_shap(features=labels), n_samples=512, target=1)
     total = (net(x) - net(torch.zeros_like(x)))[:, 1].detach()
     torch.testing.assert_close(e.weights.sum(1), total, rtol=0, atol=1e-12)
+
+
+# ---- kinds of numbers: what is of another kind is the same, or a sentence (test_bad_input)
+
+W = torch.arange(1.0, 7.0, dtype=F64)
+
+
+class Picky(torch.Tensor):
+    """A subclass that knows next to nothing, and keeps to itself what it makes."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function.__name__ not in ("__matmul__", "matmul"):
+            raise RuntimeError(f"no {function.__name__}")
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def occluded(model, x, **settings):
+    return lx.explain(model, x, lx.occlusion(), **settings).weights
+
+
+ARRAYS = {
+    "big-endian": lambda a: a.astype(">f8"),
+    "long": lambda a: a.astype(np.longdouble),
+    "backwards": lambda a: a[::-1, ::-1].copy()[::-1, ::-1],
+    "of columns": np.asfortranarray,
+    "nothing masked": np.ma.masked_array,
+    "matrix": np.matrix,
+    "sparse columns": lambda a: pd.DataFrame(a).astype(pd.SparseDtype(float, 0.0)),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_kinds_of_arrays(kind, x):
+    expected = (x * W).numpy()
+    got = occluded(lambda a: np.asarray(a) @ W.numpy(), ARRAYS[kind](x.numpy()))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+    if kind not in ("matrix", "sparse columns"):
+        got = occluded(lambda a: ARRAYS[kind]((a @ W.numpy())[:, None]), x.numpy())
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+        base = lx.occlusion(ARRAYS[kind](x[:1].numpy())[0])
+        got = lx.explain(lambda a: a @ W, x, base).weights
+        np.testing.assert_allclose(got, (x - x[0]) * W, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("part", [lambda t: t.as_subclass(Picky), nn.Parameter], ids=["picky", "parameter"])
+def test_subclasses_of_tensors(part, x):
+    torch.testing.assert_close(occluded(lambda a: a @ W, part(x)), x * W, rtol=0, atol=1e-12)
+    torch.testing.assert_close(lx.explain(lambda a: a @ W, x, lx.occlusion(part(x[0]))).weights, (x - x[0]) * W)
+
+
+def test_results_of_a_subclass_have_their_gradient(x):
+    e = lx.explain(lambda a: (a @ W).as_subclass(Picky), x, lx.smoothgrad(), n_samples=8)
+    torch.testing.assert_close(e.weights, W.expand(5, 6))
+    torch.testing.assert_close(occluded(lambda a: (a @ W).as_subclass(Picky), x), x * W, rtol=0, atol=1e-12)
+
+
+def test_lists_of_scores_have_their_gradient(x):
+    e = lx.explain(lambda a: [row @ W for row in a], x, lx.smoothgrad(), n_samples=8)
+    torch.testing.assert_close(e.weights, W.expand(5, 6))
+    e = lx.explain(lambda a: [torch.stack([row[0], row @ W]) for row in a], x, lx.smoothgrad(), n_samples=8, target=1)
+    torch.testing.assert_close(e.weights, W.expand(5, 6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bits(dtype, x):
+    """They are exact in float32, and nothing can be added in them."""
+    small = x.to(dtype)
+    torch.testing.assert_close(occluded(lambda a: a.double() @ W, small), small.double() * W, rtol=0, atol=1e-12)
+    e = lx.explain(lambda a: a @ W, x, lx.occlusion(small[0]))
+    torch.testing.assert_close(e.weights, (x - small[0].double()) * W, rtol=0, atol=1e-12)
+    y, without = (torch.stack([a @ W for a in rows]).to(dtype).double() for rows in (x, x * (torch.arange(6) > 0)))
+    got = occluded(lambda a: (a @ W).to(dtype), x)
+    torch.testing.assert_close(got[:, 0], y - without, rtol=0, atol=1e-12)
+
+
+class Quantised(nn.Module):
+    """A line with a table of another dtype before its weights."""
+
+    def __init__(self, table, dtype):
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(2).to(table), requires_grad=False)
+        self.weight = nn.Parameter(W.to(dtype), requires_grad=False)
+
+    def forward(self, x):
+        self.seen = x.dtype
+        return x @ self.weight.to(x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("table", "dtype", "seen"),
+    [
+        *((table, torch.float32, torch.float32) for table in (torch.int8, torch.uint8, torch.bool)),
+        (torch.int8, torch.int8, F64),
+        (torch.float16, torch.float32, torch.float32),
+        (torch.float32, torch.float16, torch.float32),
+        (torch.float16, torch.bfloat16, torch.float32),
+        (torch.float16, torch.float16, torch.float16),
+        (torch.float8_e5m2, torch.float32, torch.float32),
+        (torch.complex64, torch.float32, torch.float32),
+    ],
+)
+def test_arrays_get_the_widest_dtype_of_a_module(table, dtype, seen, x):
+    """An eighth is an eighth in all of them, and 0 in whole numbers."""
+    net, eighths = Quantised(table, dtype), (8 * x).round() / 8
+    for given in (eighths.numpy(), pd.DataFrame(eighths.numpy())):
+        got = occluded(net, given)
+        assert net.seen == seen
+        torch.testing.assert_close(got, eighths * W, rtol=0, atol=2e-2 if seen == torch.float16 else 1e-5)
+    occluded(net, eighths)
+    assert net.seen == F64
+
+
+def test_a_baseline_is_a_copy(x):
+    """Changed afterwards, array or tensor, it is what it was; with features of every instance, too."""
+    labels = torch.stack([torch.arange(6), *[torch.tensor([0, 0, 1, 1, 2, 2])] * 4])
+    for copied, features in itertools.product((torch.clone, lambda row: row.numpy().copy()), (None, labels)):
+        base = copied(x[0])
+        method, sample = lx.kernel_shap(base, features), lx.kernel_shap(lx.Background(base[None]), features)
+        expected = lx.explain(lambda a: a @ W, x, lx.kernel_shap(x[0].clone(), features), n_samples=64).weights
+        base[:] = 1e6
+        for changed in (method, sample):
+            got = lx.explain(lambda a: a @ W, x, changed, n_samples=64).weights
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.uint64, ">i4"])
+def test_labels_of_any_whole_numbers(dtype, x):
+    """A PNG's are bytes, which index a tensor as a mask."""
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    for given in (labels, np.tile(labels, (5, 1))):
+        expected = lx.explain(lambda a: a @ W, x, lx.kernel_shap(features=given), n_samples=8).weights
+        torch.testing.assert_close(expected, (x * W).unflatten(1, (3, 2)).sum(2))
+        kinds = [given.astype(dtype)] + ([torch.from_numpy(given).to(torch.uint8)] if dtype == np.uint8 else [])
+        for one in kinds:
+            got = lx.explain(lambda a: a @ W, x, lx.kernel_shap(features=one), n_samples=8).weights
+            assert torch.equal(got, expected)
+
+
+def test_limes_mean_and_scale_of_any_kind(x):
+    mean, scale = x.mean(0), x.std(0)
+
+    def weights(*parts):
+        where = lx.LimeTabular(*parts, width=9.0)
+        return lx.explain(lambda a: a @ W, x, lx.Method("own", where, lx.SquaredError()), n_samples=64).weights
+
+    expected = weights(mean, scale)
+    torch.testing.assert_close(expected, (scale * W).expand(5, 6))
+    assert torch.equal(weights(mean.numpy(), scale.numpy()), expected)
+    assert torch.equal(weights(0.5, 2), weights(torch.full((6,), 0.5, dtype=F64), torch.full((6,), 2.0, dtype=F64)))
+
+
+# ---- devices
+
+NETWORK = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1), nn.Sigmoid()).double().eval()
+LABELS = torch.stack([torch.arange(6), *[torch.tensor([0, 0, 1, 1, 2, 2])] * 4])
+
+
+def squares(where, surrogate=None):
+    return lx.Method("own", where, lx.SquaredError(), surrogate or lx.Linear())
+
+
+@pytest.fixture
+def elsewhere():
+    """What says nothing of its device is made where there is nothing."""
+
+    def on(function):
+        torch.set_default_device("meta")
+        try:
+            return function()
+        finally:
+            torch.set_default_device(None)
+
+    return on
+
+
+EVERYWHERE = {
+    **lx.paper_methods(),
+    "features": lx.kernel_shap(torch.ones(6), LABELS),
+    "background": lx.kernel_shap(lx.Background(torch.eye(6))),
+    "coalitions": squares(lx.Multiplicative(lx.AllCoalitions())),
+    "points": squares(lx.NearestPoints(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), 20)),
+    "table": squares(lx.LimeTabular(0.0, 1.0, 9.0)),
+    "covariance": squares(lx.Additive(lx.CorrelatedNormal(torch.eye(6)))),
+    "antithetic": squares(lx.Additive(lx.Normal(torch.ones(6), antithetic=True))),
+    "sparse": squares(lx.Additive(lx.Normal(0.1)), lx.Sparse(2)),
+    "logistic": squares(lx.Multiplicative(lx.AllCoalitions()), lx.Logistic()),
+}
+
+
+@pytest.mark.parametrize("name", EVERYWHERE)
+@pytest.mark.filterwarnings("ignore:n_samples is small")
+def test_the_default_device_changes_nothing(name, elsewhere, x):
+    def numbers():
+        e = lx.explain(NETWORK, x, EVERYWHERE[name], n_samples=48 if name == "KernelSHAP" else 64)
+        parts = [e.weights, e.standard_error, e.loss, e.validate(50), *e.interval(), e.points(0)[1], e[1:].weights]
+        return [*parts, lx.concat([e[:1], e[1:]]).weights, e.predict(x)]
+
+    for one, two in zip(elsewhere(numbers), numbers(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_default_device_changes_no_evaluation(elsewhere, x, tmp_path):
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=F64)
+
+    def numbers():
+        methods = [lx.lime(9.0), lx.c_lime()]
+        f = lx.faithfulness(NETWORK, x, methods, methods, n_samples=200, progress=False)
+        e = lx.explain(NETWORK, x, lx.occlusion())
+        tests = [lx.perturbation_test(NETWORK, x, [e], replace=how, draws=2) for how in ("baseline", "noise")]
+        patched = lx.occlusion(lx.Blurred(1.0), lx.per_channel(lx.patches(images.shape, 4), 3))
+        seen = lx.explain(lambda a: a.flatten(1).square().sum(1), lx.as_images(images.numpy()), patched)
+        lx.check_surrogate(lx.Linear())
+        lx.check_distribution(lx.Normal(0.1))
+        lx.check_neighbourhood(lx.Additive(lx.Normal(0.1)), x)
+        tables = [f.table.select_dtypes("number"), *(test.changes[test.measure] for test in tests)]
+        given = lx.as_explanation(x, x, lx.smoothgrad(), intercept=0.0)
+        tensors = [seen.on_input(), lx.load(e.save(tmp_path / "e")).predict(x), given.predict(x)]
+        return [*(torch.tensor(np.asarray(table), device="cpu") for table in tables), *tensors]
+
+    for one, two in zip(elsewhere(numbers), numbers(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True)
 
 
 # ---- bad answers

@@ -175,7 +175,7 @@ def carried(
         xi = e.x.new_zeros(len(e.x), 1, d).requires_grad_()
         at_zero = g(xi)
         w = torch.autograd.grad(at_zero.sum(), xi)[0][:, 0].to(at_zero)
-    c, elsewhere = at_zero.detach(), torch.linspace(-1, 1, d).to(e.x).expand_as(xi)
+    c, elsewhere = at_zero.detach(), torch.linspace(-1, 1, d, device=e.x.device).to(e.x).expand_as(xi)
     size = float((c.abs() + w.abs().sum(-1)).max())  # g itself may be 0 there
     if not torch.allclose(g(elsewhere), c + (w * elsewhere[:, 0]).sum(-1), rtol=1e-3, atol=1e-4 * size):
         raise ValueError("place is not affine in ξ: only methods with this neighbourhood itself can be measured")

@@ -184,7 +184,7 @@ def _sizes(name: str, given: Any, x: Tensor, mask: Multiplicative, d: int, kind:
     if isinstance(given, Explanation) and given.x.shape == x.shape and not torch.allclose(given.x.to(x), x):
         raise ValueError(f"explanations: {name!r} explains other instances than x")
     try:
-        w = torch.as_tensor(given.weights if isinstance(given, Explanation) else given).detach().to(x.device)
+        w = torch.as_tensor(given.weights if isinstance(given, Explanation) else given, device=x.device).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"explanations: {name!r} must be weights, got {type(given).__name__}") from error
     if w.shape == x.shape and d < x[0].numel():

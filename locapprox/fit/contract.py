@@ -45,12 +45,13 @@ def check_surrogate(surrogate: Surrogate) -> None:
 
 
 def _model(x: Tensor) -> Tensor:
-    slopes = torch.tensor([[1.0, -0.5, 0.3, 0.0], [0.0, 0.8, -0.2, 0.4]], dtype=x.dtype)
+    slopes = torch.tensor([[1.0, -0.5, 0.3, 0.0], [0.0, 0.8, -0.2, 0.4]], dtype=x.dtype, device=x.device)
     return torch.sigmoid(x @ slopes.mT + 0.1 * torch.sin(3 * x[:, :1]))
 
 
 def _sample(instances: slice, where: BaseNeighbourhood = NOISE) -> Sample:
-    x = torch.linspace(-1, 1, INSTANCES * FEATURES, dtype=torch.float64).reshape(INSTANCES, FEATURES)[instances]
+    x = torch.linspace(-1, 1, INSTANCES * FEATURES, dtype=torch.float64, device="cpu")
+    x = x.reshape(INSTANCES, FEATURES)[instances]
     problem = Problem(_model, x, range(SCORES))
     return next(samples(problem, where, ROWS, 0, "fit"))
 

@@ -60,7 +60,8 @@ def start(rows: Rows) -> Float[Tensor, "B p"]:
         raise ValueError("a logistic surrogate cannot interpolate outputs outside (0, 1); explain a probability")
     rhs = (weight * eta) @ rows.X
     gram = weighted_gram(rows.X, weight)
-    ridge = 1e-10 * gram.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None] * torch.eye(gram.shape[-1]).to(gram)
+    unit = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    ridge = 1e-10 * gram.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None] * unit
     return eliminate(gram + ridge, rhs[:, None], rows.exact, rows.exact_y.logit()[:, None])[0][:, 0]
 
 

@@ -112,11 +112,12 @@ def check_resolution(done: Pass, problem: Quadratic) -> None:
     round_off = 1e3 * torch.finfo(done.precision).eps * (problem.y0.abs() + spread)
     enough = sigma * float((round_off / spread).nanmedian())  # f's differences grow with σ
     enough = enough if enough <= size / 10 else 0.0
-    least = max(1e3 * torch.finfo(sample.x.dtype).eps * size, enough)
+    of_x = 1e3 * torch.finfo(sample.x.dtype).eps * size  # x₀ + ξ is rounded, too
+    least, where = max((of_x, sample.x.dtype), (enough, done.precision), key=lambda pair: pair[0])
     if sigma < least:
         warn(
-            f"sigma={sigma:.3g} is so small that differences of f vanish in {done.precision}: use sigma ≥ "
-            f"{2 * least:.1g}, a float64 model, or vanilla_gradients()"
+            f"sigma={sigma:.3g} is so small that differences of f vanish in {where}: use sigma ≥ {2 * least:.1g}, x "
+            "and the model in float64, or vanilla_gradients()"
         )
 
 

@@ -66,7 +66,7 @@ def _keep_freed_memory() -> None:
     The C library returns freed memory to the system when it is more than twice the largest block freed so far, and
     every page that is needed again costs a fault (thousands per call of `explain`). After this it keeps up to 32 MB.
     """
-    torch.empty(2**22)
+    torch.empty(2**22, device="cpu")
 
 
 @lru_cache(maxsize=64)

@@ -81,11 +81,11 @@ def pictures(
     parts = as_maps(
         named(attributions, "attributions"), None if model is None else Problem(model, images, target), n_samples
     )
-    images = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
+    images = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images, device="cpu")
     columns = {}
     for name, given in parts.items():
         given = np.array(given) if isinstance(given, np.ndarray) else given  # which may be read-only
-        maps = given.on_input() if isinstance(given, Explanation) else torch.as_tensor(given)
+        maps = given.on_input() if isinstance(given, Explanation) else torch.as_tensor(given, device="cpu")
         if maps.ndim < 3 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:]:
             raise ValueError(
                 f"attributions: {name!r} is {tuple(maps.shape)}, the images are {tuple(images.shape)}; they must have "
@@ -114,7 +114,7 @@ def signed(weights: Any, sign: str = "all") -> np.ndarray:
     """(height, width): the sum over channels, and of it the part that `sign` asks for."""
     if sign not in SIGNS:
         raise ValueError(f"sign must be one of {', '.join(SIGNS)}; got {sign!r}")
-    values = torch.as_tensor(weights).detach().cpu().double()
+    values = torch.as_tensor(weights, device="cpu").detach().double()
     if values.ndim not in (2, 3):
         raise ValueError(f"weights must be (height, width) or (channels, height, width), got {tuple(values.shape)}")
     values = values if values.ndim == 2 else values.sum(0)
@@ -134,7 +134,7 @@ def scale(values: np.ndarray, outliers: float = 2.0) -> float:
 
 def picture_of(ax: Axes, image: Any) -> None:
     """The image itself: in colour if it has three channels, scaled to its own range."""
-    values = torch.as_tensor(image).detach().cpu().double()
+    values = torch.as_tensor(image, device="cpu").detach().double()
     if values.ndim == 3 and len(values) == 3:
         low, high = values.min(), values.max()
         ax.imshow(((values - low) / (high - low).clamp_min(1e-12)).permute(1, 2, 0).numpy())
@@ -145,5 +145,5 @@ def picture_of(ax: Axes, image: Any) -> None:
 
 
 def grey(image: Any) -> np.ndarray:
-    values = torch.as_tensor(image).detach().cpu().double()
+    values = torch.as_tensor(image, device="cpu").detach().double()
     return (values if values.ndim == 2 else values.mean(0)).numpy()

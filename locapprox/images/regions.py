@@ -27,7 +27,7 @@ def patches(shape: Sequence[int], size: int | tuple[int, int]) -> Int[Tensor, "h
     down, across = (size, size) if isinstance(size, int) else size
     if not (1 <= down <= height and 1 <= across <= width):
         raise ValueError(f"size must be between 1 and the image's {height} × {width}, got {size}")
-    rows, columns = torch.arange(height) // down, torch.arange(width) // across
+    rows, columns = (torch.arange(n, device="cpu") // one for n, one in ((height, down), (width, across)))
     return rows[:, None] * (int(columns[-1]) + 1) + columns
 
 
@@ -107,7 +107,7 @@ def as_images(images: Any, channels: int | None = None) -> Float[Tensor, "b c h 
     Raises ValueError for channels last, other than `channels` channels, and images of different sizes.
     """
     if isinstance(images, Tensor | np.ndarray):
-        x = torch.as_tensor(images)
+        x = images if isinstance(images, Tensor) else torch.from_numpy(images)
         if x.ndim != 4:
             raise ValueError(f"images must be (b, channels, height, width), got shape {tuple(x.shape)}")
         if channels_last(x.shape):

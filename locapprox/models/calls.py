@@ -85,9 +85,8 @@ def as_output(out: Any, of: str, rows: Tensor) -> Tensor:
     try:
         return as_numbers(out, f"{of}'s result").to(rows.device)
     except TypeError as error:
-        if np.iscomplexobj(out):
-            raise
+        found = type(out).__name__ + (f" of {out.dtype}" if isinstance(out, np.ndarray) else "")
         raise TypeError(
-            f"{of} must return numbers, one row per input; it returned {type(out).__name__}. Wrap it in a function "
-            "that returns the scores"
+            f"{of} must return real numbers, one row per input; it returned {found}. Wrap it in a function that "
+            "returns the scores"
         ) from error

@@ -16,20 +16,23 @@ from locapprox._names import names_of
 Array = Tensor | np.ndarray | pd.DataFrame
 
 
-def as_tensor(x: Array, model: Any) -> Tensor:
+def as_tensor(x: Array, model: Any, name: str = "x") -> Tensor:
     """x as a floating tensor of its own; an array or DataFrame for a module gets the module's dtype and device.
 
-    A module's dtype is that of its floating parameters, the widest if they differ; without any, x keeps its own.
+    `name` is the argument's. A module's dtype is that of its floating parameters, the widest if they differ; without
+    any, x keeps its own.
     """
     if not isinstance(x, np.ndarray | Tensor | pd.DataFrame):
-        raise TypeError(f"x must be a tensor, an array or a DataFrame, got {type(x).__name__}")
+        raise TypeError(f"{name} must be a tensor, an array or a DataFrame, got {type(x).__name__}")
     names = names_of(x) or []
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    twice = sorted({one for one in names if names.count(one) > 1}) if len(set(names)) < len(names) else []
     if twice:
-        raise ValueError(f"x has several columns of the same name: {', '.join(twice)}; rename them")
-    array, tensor = not isinstance(x, Tensor), as_numbers(x, "x")
+        raise ValueError(f"{name} has several columns of the same name: {', '.join(twice)}; rename them")
+    array, tensor = not isinstance(x, Tensor), as_numbers(x, name)
     if tensor.dtype == torch.uint8 and tensor.ndim == 4:
-        raise ValueError("x holds images of bytes (uint8): lx.as_images(x) divides by 255; scale as the model expects")
+        raise ValueError(
+            f"{name} holds images of bytes (uint8): lx.as_images(x) divides by 255; scale as the model expects"
+        )
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     if array and parameters:
         tensor = tensor.to(parameters[0].device)
@@ -49,7 +52,7 @@ def as_numbers(given: Any, name: str) -> Tensor:
     if isinstance(given, Tensor):
         return plain(given, name).detach().clone()
     if np.ma.is_masked(given):
-        raise ValueError(f"{name} is a masked array with masked entries: fill them in ({name}.filled(…))")
+        raise ValueError(f"{name} is a masked array with masked entries: fill them in, by .filled(…)")
     if isinstance(given, pd.DataFrame | pd.Series):
         given = _columns(given, name)
     try:
@@ -76,20 +79,19 @@ def _columns(given: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
 
 def plain(given: Tensor, name: str) -> Tensor:
     """A tensor of real numbers that torch computes with: no subclass, and none that is sparse, nested, …"""
-    kinds = {
-        "nested: pad its rows to one shape": given.is_nested,
-        "sparse: use .to_dense()": given.layout is not torch.strided,
-        "quantised: use .dequantize()": given.is_quantized,
-        'without values, on the device "meta"': given.is_meta,
-    }
-    wrong = [kind for kind, holds in kinds.items() if holds]
-    if wrong:
-        raise TypeError(f"{name} is a tensor that is {wrong[0]}")
-    if given.is_complex():
-        raise TypeError(f"{name} must hold real numbers, got complex ones")
-    if type(given) is not Tensor:
-        with torch._C.DisableTorchFunctionSubclass():
-            given = given.as_subclass(Tensor)
+    with torch._C.DisableTorchFunctionSubclass():
+        kinds = {
+            "nested: pad its rows to one shape": given.is_nested,
+            "sparse: use .to_dense()": given.layout is not torch.strided,
+            "quantised: use .dequantize()": given.is_quantized,
+            'without values, on the device "meta"': given.is_meta,
+        }
+        wrong = [kind for kind, holds in kinds.items() if holds]
+        if wrong:
+            raise TypeError(f"{name} is a tensor that is {wrong[0]}")
+        if given.is_complex():
+            raise TypeError(f"{name} must hold real numbers, got complex ones")
+        given = given if type(given) is Tensor else given.as_subclass(Tensor)
     return given.float() if given.is_floating_point() and given.itemsize == 1 else given  # float8 cannot be added
 
 

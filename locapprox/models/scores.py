@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from locapprox._names import names_of
 from locapprox._notices import warn
 from locapprox._parts import out_of_memory
 from locapprox.models.calls import as_output, caller
-from locapprox.models.inputs import Array, all_finite, channels_last, missing
+from locapprox.models.inputs import Array, all_finite, as_numbers, channels_last, missing
 
 Target = int | Sequence[int] | np.ndarray | pd.Series | Tensor | range | Callable[[Any], Any] | None
 
@@ -233,11 +233,12 @@ class Scores:
         """Output columns to keep, (1, k) or (b, 1)."""
         if self.target is None or callable(self.target):
             return None
-        given = self.target.cpu() if isinstance(self.target, Tensor) else self.target
-        integers = np.asarray(given)
-        if not np.issubdtype(integers.dtype, np.integer) or integers.size == 0:
+        columns = torch.empty(0, device=x.device)
+        with suppress(TypeError):
+            columns = as_numbers(self.target, "target").to(x.device)
+        if columns.is_floating_point() or columns.dtype == torch.bool or columns.numel() == 0:
             raise TypeError(f"target must be None, int(s), a range or a function, got {self.target!r}")
-        columns = torch.from_numpy(integers.astype(np.int64)).to(x.device)
+        columns = columns.long()
         if self.several or columns.ndim == 0:
             return columns.reshape(1, -1)
         if columns.shape != (len(x),):

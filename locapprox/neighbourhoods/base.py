@@ -154,7 +154,7 @@ class BaseNeighbourhood(ABC):
 
     def batches(self, x: Tensor) -> list[Tensor]:
         """Indices of the instances that can share a draw."""
-        return [torch.arange(len(x))]
+        return [torch.arange(len(x), device=x.device)]
 
     def at(self, x: Tensor, instances: Tensor | slice) -> "BaseNeighbourhood":
         """The neighbourhood of some of the instances x: itself, unless it holds something for each of them."""
@@ -186,7 +186,8 @@ class BaseNeighbourhood(ABC):
         By default for any placement x_ξ = o + Jᵀξ that is affine in ξ: the least-norm s with J s = w.
         """
         d = weights.shape[-1]
-        points = torch.cat([torch.zeros(1, d), torch.eye(d), torch.linspace(-1, 1, d)[None]]).to(x)
+        with x.device:
+            points = torch.cat([torch.zeros(1, d), torch.eye(d), torch.linspace(-1, 1, d)[None]]).to(x)
         slopes, origins = [], []
         for i in range(len(x)):
             placed = self.placed(x[i : i + 1], points)[0].to(weights.dtype)

@@ -227,7 +227,7 @@ class Labels(Named):
     def batches(self, x: Tensor) -> list[Tensor]:
         """Indices of the instances with equally many features."""
         if not self.differ(x) or self.labels is None:
-            return [torch.arange(len(x))]
+            return [torch.arange(len(x), device=x.device)]
         count = self.labels.flatten(1).amax(1)
         return [torch.nonzero(count == c).flatten() for c in count.unique()]
 

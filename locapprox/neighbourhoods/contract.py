@@ -94,8 +94,8 @@ def check_distribution(distribution: Distribution, d: int = 5, n: int = 64) -> N
     require(callable(getattr(distribution, "draw", None)), "a distribution needs a method draw", "distribution")
     draws, before = described_distribution(distribution), global_state()
     for dtype in (torch.float32, torch.float64):
-        x = torch.zeros(2, d, dtype=dtype)
-        given = draws.draw(d, n, torch.Generator().manual_seed(0), dtype)
+        x = torch.zeros(2, d, dtype=dtype, device="cpu")
+        given = draws.draw(d, n, torch.Generator("cpu").manual_seed(0), dtype)
         where = Additive(draws)
         with _broken(what="distribution"):
             _check_draw(where, given, x, n)

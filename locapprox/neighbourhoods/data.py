@@ -33,7 +33,7 @@ class NearestPoints(Named, Concise, BaseNeighbourhood):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "data", as_tensor(self.data, None))
+        object.__setattr__(self, "data", as_tensor(self.data, None, "data"))
         if whole_number(self.k, "k") > len(self.data):
             raise ValueError(f"k must be between 1 and the number of points, {len(self.data)}; got {self.k}")
 
@@ -95,7 +95,7 @@ class LimeTabular(Named, Concise, BaseNeighbourhood):
     @classmethod
     def of_data(cls, data: Array, width: float | None = None, around_instance: bool = False) -> "LimeTabular":
         """With the mean and the standard deviation of a data set, (points, *input shape)."""
-        rows = as_tensor(data, None)
+        rows = as_tensor(data, None, "data")
         if rows.ndim < 2 or len(rows) == 0:
             raise ValueError(f"data must be (points, *input shape), got shape {tuple(rows.shape)}")
         if not all_finite(rows):

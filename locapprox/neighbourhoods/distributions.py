@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from locapprox._names import names_of
-from locapprox._parts import Concise
+from locapprox._parts import Concise, brief
 from locapprox.models.inputs import Array, all_finite, as_numbers
 from locapprox.neighbourhoods.base import Draw, block_size
 from locapprox.neighbourhoods.named import Named
@@ -105,12 +105,15 @@ class Normal(Named, Concise, BaseDistribution):
     def __post_init__(self) -> None:
         super().__post_init__()
         try:
-            sigma = torch.as_tensor(self.sigma, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"sigma must be a number, or one per entry of the input; got {self.sigma!r}") from error
+            sigma = as_numbers(self.sigma, "sigma").double()
+        except TypeError as error:
+            found = brief(self.sigma)
+            raise TypeError(f"sigma must be a number, or one per entry of the input; got {found}") from error
         if not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
             raise ValueError(f"sigma must be positive and finite, got {self.sigma}; for σ → 0 use vanilla_gradients()")
         object.__setattr__(self, "spread", float(sigma.min()))
+        if sigma.ndim:
+            object.__setattr__(self, "sigma", sigma)
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         sigma = torch.as_tensor(self.sigma, dtype=dtype, device=rng.device).flatten()
@@ -139,6 +142,8 @@ class CorrelatedNormal(Named, Concise, BaseDistribution):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "covariance", as_numbers(self.covariance, "covariance"))
+        if not all_finite(self.covariance):
+            raise ValueError("covariance has NaN or infinite values")
 
     @classmethod
     def of_data(cls, data: Array, scale: float = 1.0) -> "CorrelatedNormal":
@@ -146,6 +151,8 @@ class CorrelatedNormal(Named, Concise, BaseDistribution):
         rows = as_numbers(data, "data").flatten(1).double()
         if not all_finite(rows):
             raise ValueError("data has NaN or infinite values; leave those rows out or fill them in")
+        if len(rows) <= rows.shape[1]:
+            raise ValueError(f"data has {len(rows)} rows for {rows.shape[1]} entries; a covariance needs more rows")
         return cls(scale**2 * torch.cov(rows.mT).reshape(rows.shape[1], -1), names_of(data))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:

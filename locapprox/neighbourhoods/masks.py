@@ -27,7 +27,7 @@ class LeaveOneOut(Concise, BaseDistribution):
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         way_out = "group them (features=lx.patches(…), lx.superpixels(…) or labels)"
         require_memory(2 * d**2, f"removing each of {d} features in turn", rng.device, way_out)
-        xi = torch.cat([1 - torch.eye(d), torch.ones(1, d)]).to(rng.device, dtype)
+        xi = torch.cat([1 - torch.eye(d, device=rng.device), torch.ones(1, d, device=rng.device)]).to(dtype)
         weight = ones(xi)
         weight[-1] = torch.inf
         return Draw(xi, weight, n_fixed=d + 1)
@@ -103,7 +103,8 @@ class ShapleyMasks(Concise, BaseDistribution):
 
     def _parts(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Iterator[Draw]:
         half = block_size(d) // 2
-        yield _masks(torch.stack([torch.zeros(d), torch.ones(d)]), math.inf, rng, dtype, n_fixed=2)
+        empty = torch.zeros(1, d, device=rng.device)
+        yield _masks(torch.cat([empty, 1 - empty]), math.inf, rng, dtype, n_fixed=2)
         if n <= 2:
             return
         left, size_weight, size = n - 2, shapley_size_weights(d), 1
@@ -137,7 +138,7 @@ def _of_size(d: int, size: int) -> Iterator[Tensor]:
     """All masks with `size` or d − size ones, in blocks."""
     chosen = itertools.combinations(range(d), size)
     while rows := list(itertools.islice(chosen, block_size(d) // 2)):
-        xi = torch.zeros(len(rows), d).scatter_(1, torch.tensor(rows), 1.0)
+        xi = torch.zeros(len(rows), d, device="cpu").scatter_(1, torch.tensor(rows, device="cpu"), 1.0)
         yield xi if 2 * size == d else torch.cat([xi, 1 - xi])
 
 

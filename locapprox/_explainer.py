@@ -155,7 +155,7 @@ def _name(part: Any, argument: str) -> str:
         return "given"
     raise TypeError(
         f"{argument} must be a Method, an Explanation, an Explainer or an array, a list of them or a dict of names; "
-        f"got {part!r}"
+        f"got {part!r:.80}"
     )
 
 

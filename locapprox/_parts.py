@@ -1,5 +1,6 @@
 """What all parts share: short reprs, equality by value, checks of numbers, failures that name them."""
 
+import math
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,38 @@ def share(value: Any, name: str) -> float:
     if not isinstance(value, int | float | np.floating) or not 0 < value < 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
     return float(value)
+
+
+def positive(value: Any, name: str) -> float:
+    """The argument `name` as a positive finite number, or a ValueError."""
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be positive and finite, one number; got {brief(value)}")
+    return number
+
+
+def numbers(value: Any, name: str) -> Tensor:
+    """Real numbers of whatever kind of array, or of lists, as a detached floating tensor; else a TypeError.
+
+    What is floating keeps its precision, where torch has it; whole numbers and Booleans become float64.
+    """
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+    else:
+        try:
+            array = np.array(value)
+        except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors that require gradients
+            array = np.array(None)
+        if array.dtype.kind not in "biuf" or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
+            raise TypeError(f"{name} must hold real numbers, none of them masked; got {type(value).__name__}")
+        known = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+        tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("=") if known else np.float64, copy=False))
+    if tensor.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got complex ones")
+    return tensor if tensor.is_floating_point() else tensor.double()
 
 
 def is_builtin(part: Any) -> bool:

@@ -355,3 +355,19 @@ def test_explanations_of_other_instances_are_refused(tanh_net, x):
         lx.faithfulness(tanh_net, x[:2], e[3:], lx.c_lime(0.4), n_samples=60)
     with pytest.raises(ValueError, match="'C-LIME' explains other instances than x"):
         lx.perturbation_test(tanh_net, x[:2], e[3:])
+
+
+def test_explanations_of_other_outputs_are_refused(three_outputs, x, tmp_path):
+    """By column or by a function; one and the same output under another name is none."""
+    e = lx.explain(three_outputs, x, lx.occlusion(), target=1)
+    loaded = lx.load(e.save(tmp_path / "e"))
+    on, kept = {"masks": lx.occlusion().neighbourhood}, []
+    for given, target in [(e, 1), (loaded, 1), (e, [1] * 5), (e, lambda out: out[:, 1]), (e.weights, 1)]:
+        table = lx.faithfulness(three_outputs, x, {"e": given}, on, target=target, like=lx.occlusion()).table
+        kept.append(table["error"])
+        np.testing.assert_allclose(kept[-1], kept[0], atol=1e-12)
+    for given, target in [(e, 0), (loaded, 2), (e, [1, 1, 1, 1, 0]), (e, lambda out: out[:, 0])]:
+        with pytest.raises(ValueError, match=r"^methods: 'e' explains another output: its target is 1, not"):
+            lx.faithfulness(three_outputs, x, {"e": given}, on, target=target)
+        with pytest.raises(ValueError, match=r"^methods: 'e' explains another output: its target is 1, not"):
+            lx.recommend(three_outputs, x, on["masks"], methods={"e": given}, target=target, replicates=2)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -205,3 +206,106 @@ def test_bad_input_is_named(tanh_net, three_outputs, x):
         lx.perturbation_test(tanh_net, x, {"w": x}, sigma=0.0)
     with pytest.raises(ValueError, match="draws must be a whole number"):
         lx.perturbation_test(tanh_net, x, {"w": x}, draws=0)
+
+
+def test_whatever_holds_numbers_serves_as_weights(tanh_net, x):
+    w = torch.randint(0, 100, x.shape, generator=torch.Generator().manual_seed(0))
+    expected = changes(lx.perturbation_test(tanh_net, x, {"w": w.double()}))
+    array = w.numpy()
+    kinds = [array[:, ::-1][:, ::-1], array[:, ::-1].copy()[:, ::-1], array.tolist(), w.half(), w.requires_grad_(False)]
+    kinds += [array.astype(dtype) for dtype in ("uint8", "uint16", "int64", ">f8", ">i2", "longdouble", "float16")]
+    kinds += [pd.DataFrame(array), np.ma.masked_array(array)]
+    for kind in kinds:
+        np.testing.assert_array_equal(changes(lx.perturbation_test(tanh_net, x, {"w": kind})), expected)
+    one = changes(lx.perturbation_test(tanh_net, x, {"w": array > 50}, draws=3))
+    np.testing.assert_array_equal(one, changes(lx.perturbation_test(tanh_net, x, {"w": (w > 50).double()}, draws=3)))
+
+
+def in_place(rows):
+    return rows.sub_(1.0).div_(2.0).sum(1)
+
+
+BUFFER = torch.zeros(10_000, dtype=torch.float64)
+
+
+def into_one_buffer(rows):
+    out = BUFFER[: len(rows)]
+    return out.copy_(rows.square().sum(1))
+
+
+@pytest.mark.parametrize("replace", ["baseline", "noise"])
+@pytest.mark.parametrize("kind", ["bottom", "top", "deletion", "insertion"])
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_models_that_change_what_they_are_given_or_gave(x, kind, replace, batch_size):
+    """In place, or into one buffer: the numbers of the same function that leaves both alone."""
+    if kind in ("deletion", "insertion") and replace == "noise":
+        return
+    before, weights = x.clone(), {"w": x.clone(), "v": -x}
+    pairs = [(in_place, lambda rows: ((rows - 1) / 2).sum(1)), (into_one_buffer, lambda rows: rows.square().sum(1))]
+    for model, same in pairs:
+        got, expected = (
+            lx.perturbation_test(f, x, weights, kind=kind, replace=replace, draws=3, batch_size=batch_size).changes
+            for f in (model, same)
+        )
+        np.testing.assert_allclose(got.iloc[:, -1], expected.iloc[:, -1], rtol=1e-13, atol=1e-15)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("baseline", [0.0, lx.Background(torch.ones(3, 4, 5, 5, dtype=torch.float64))], ids=repr)
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 250])
+def test_rows_and_masks_are_streamed(batch_size, baseline, monkeypatch):
+    """No call has more rows, and no more masks are made; of whole numbers the sums are exact, so all agree."""
+    rng = torch.Generator().manual_seed(0)
+    x, w = (torch.randint(1, 50, (3, 4, 5, 5), generator=rng).double() for _ in range(2))
+    rows, masks = [], []
+    place = lx.Multiplicative.place
+    monkeypatch.setattr(lx.Multiplicative, "place", lambda self, x, xi: (masks.append(xi.shape), place(self, x, xi))[1])
+
+    def model(a):
+        rows.append(len(a))
+        return 3 * a.flatten(1).sum(1)
+
+    for kind in ("bottom", "insertion"):
+        tests = [
+            lx.perturbation_test(model, x, {"w": w}, kind=kind, baseline=baseline, ties="argsort", batch_size=size)
+            for size in (batch_size, 100_000)
+        ]
+        assert tests[0].changes.equals(tests[1].changes)
+        rows.clear(), masks.clear()
+        lx.perturbation_test(model, x, {"w": w}, kind=kind, baseline=baseline, ties="argsort", batch_size=batch_size)
+        assert max(rows) <= max(batch_size, 3)  # the probe asks the three instances at once, a sample has three rows
+        drawn = [shape[-2] * shape[0] for shape in masks if len(shape) == 3]
+        assert max(drawn) <= batch_size
+        total = sum(drawn)
+        assert total == 3 * (100 if kind == "bottom" else 101)
+
+
+def test_by_default_a_call_has_the_rows_that_explain_takes():
+    """12,289 rows of 12,288 masks each before: 604 MB of masks."""
+    calls = []
+
+    def model(a):
+        calls.append(len(a))
+        return a.flatten(1).sum(1)
+
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    test = lx.perturbation_test(model, x, {"w": x}, kind="deletion", ties="argsort")
+    assert max(calls) == 2**17 // (3 * 64 * 64) == 10
+    left = x.flatten().sort(descending=True).values.double()
+    expected = left.flip(0).cumsum(0).flip(0).numpy()
+    np.testing.assert_allclose(test.changes["prediction"][:-1], expected, rtol=1e-4)
+
+
+def test_explanations_of_other_outputs_and_instances_are_refused(three_outputs, x, tmp_path):
+    e = lx.explain(three_outputs, x, lx.occlusion(), target=1)
+    loaded = lx.load(e.save(tmp_path / "e"))
+    same = changes(lx.perturbation_test(three_outputs, x, {"w": e.weights}, target=1))
+    for given, target in [(e, 1), (loaded, 1), (e, [1] * 5), (loaded, [1] * 5), (e, lambda out: out[:, 1])]:
+        np.testing.assert_array_equal(
+            changes(lx.perturbation_test(three_outputs, x, {"w": given}, target=target)), same
+        )
+        with pytest.raises(ValueError, match=r"^explanations: 'w' explains other instances than x$"):
+            lx.perturbation_test(three_outputs, x + 1, {"w": given}, target=target)
+    for given, target in [(e, 0), (loaded, 0), (e, [1, 1, 1, 1, 0]), (e, lambda out: out[:, 0])]:
+        with pytest.raises(ValueError, match=r"^explanations: 'w' explains another output: its target is 1, not"):
+            lx.perturbation_test(three_outputs, x, {"w": given}, target=target)

@@ -51,8 +51,37 @@ def check_explanations(problem: Problem, explanations: Mapping[str, Explanation]
             )
         if problem.several or e._inside.several or e.x.shape != problem.x.shape:
             raise ValueError(f"methods: {name!r} must explain one score of each of the instances x (target)")
-        if not torch.allclose(e.x.to(problem.x), problem.x, equal_nan=True):
-            raise ValueError(f"methods: {name!r} explains other instances than x")
+        check_instances(problem, name, e, "methods")
+
+
+def check_instances(problem: Problem, name: str, e: Explanation, argument: str) -> None:
+    """Raise ValueError for an explanation of other instances, or of another output, as far as that is known."""
+    x = problem.x
+    if e.x.shape != x.shape:
+        return
+    if not torch.allclose(e.x.to(x), x, equal_nan=True):
+        raise ValueError(f"{argument}: {name!r} explains other instances than x")
+    if not e._inside.several and not _same_output(problem, e):
+        theirs, ours = e.settings["target"], problem.target
+        raise ValueError(f"{argument}: {name!r} explains another output: its target is {theirs}, not {ours!r}")
+
+
+def _same_output(problem: Problem, e: Explanation) -> bool:
+    """By the columns, by the values of one model where a function chooses them; True where neither is known."""
+    own, columns = e._inside.problem, problem.scores.columns
+    if own is None:  # loaded: one for all is written there
+        text = str(e.settings.get("target"))
+        theirs = torch.tensor([[int(text)]], device=problem.x.device) if text.isdecimal() else None
+    else:
+        theirs = own.scores.columns
+    if columns is not None and theirs is not None:
+        return bool((columns == theirs).all())
+    if own is None or own.model is not problem.model or own.target is problem.target:
+        return True
+    some = torch.arange(min(len(problem.x), 4), device=problem.x.device)
+    with problem.evaluating() as scores:
+        ours, theirs = (s.values(problem.x[some].unsqueeze(1).clone(), some).clone() for s in (scores, own.scores))
+    return torch.allclose(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
 @dataclass(frozen=True, eq=False)

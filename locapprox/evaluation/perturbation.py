@@ -1,5 +1,6 @@
 """Perturbation tests: what the prediction does when features are perturbed in the order that an explanation gives."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, get_args
@@ -13,11 +14,12 @@ from torch import Tensor
 from locapprox._explain import N_SAMPLES
 from locapprox._explainer import as_maps, named
 from locapprox._explanation import Explanation
-from locapprox._parts import whole_number
+from locapprox._parts import numbers, positive, share, whole_number
 from locapprox._problem import Problem
+from locapprox.evaluation.columns import check_instances
 from locapprox.evaluation.intervals import t_intervals
 from locapprox.models.inputs import Array
-from locapprox.models.scores import Target
+from locapprox.models.scores import Scores, Target
 from locapprox.neighbourhoods.baselines import BaselineLike, Features
 from locapprox.neighbourhoods.masks import FairMasks
 from locapprox.neighbourhoods.placements import Multiplicative
@@ -47,12 +49,14 @@ class PerturbationTest:
 
     def curves(self, level: float = 0.95) -> pd.DataFrame:
         """Mean over instances and t interval, one row per method and k."""
-        return t_intervals(self.changes, ["method", "k"], self.measure, level)
+        return t_intervals(self.changes, ["method", "k"], self.measure, share(level, "level"))
 
     def auc(self, up_to: int | None = None) -> pd.DataFrame:
         """The area under each instance's curve: its mean over k = 1 … up_to (default: all), one row per method and
         instance. With deletion and insertion k = 0 … up_to and the first and last count half (trapezoids)."""
-        some = self.changes if up_to is None else self.changes[self.changes["k"] <= up_to]
+        least = int(self.changes["k"].min())
+        last = None if up_to is None else whole_number(up_to, "up_to", least)
+        some = self.changes if last is None else self.changes[self.changes["k"] <= last]
         values = some.pivot_table(index=["method", "instance"], columns="k", values=self.measure, sort=False)
         weight = np.ones(values.shape[1])
         if self.kind in SIGNED and len(weight) > 1:
@@ -61,7 +65,7 @@ class PerturbationTest:
 
     def summary(self, up_to: int | None = None, level: float = 0.95) -> pd.DataFrame:
         """Mean AUC and t interval per method, best first: low for bottom and deletion, high for top and insertion."""
-        table = t_intervals(self.auc(up_to), ["method"], "auc", level)
+        table = t_intervals(self.auc(up_to), ["method"], "auc", share(level, "level"))
         ascending = self.kind in ("bottom", "deletion")
         return table.sort_values("mean", ascending=ascending, kind="stable", ignore_index=True)
 
@@ -69,6 +73,7 @@ class PerturbationTest:
         """Every pair of methods by a paired t test of their AUCs over instances; p by Holm (1979) over all pairs."""
         from scipy.special import stdtr, stdtrit
 
+        level = share(level, "level")
         wide = self.auc(up_to).pivot_table(index="instance", columns="method", values="auc", sort=False)
         rows = []
         for a, b in combinations(wide.columns, 2):
@@ -115,54 +120,98 @@ def perturbation_test(
             call, but which of equal features comes first is then nobody's choice, and moves curves by several
             standard errors where many weights are 0.
 
+        batch_size: rows per model call, as in `explain`; no more perturbed inputs than that are held at once.
+
     Noise and order of a draw are the same for all methods, so comparisons are paired, and fresh for every instance, so
     that intervals over instances hold the noise's error too.
+
+    Raises:
+        ValueError, TypeError: naming the argument, or the explanation, that is wrong.
+        MemoryError: if the model runs out of memory; lower batch_size.
     """
-    for name, given, allowed in (("kind", kind, Kind), ("replace", replace, Replace), ("ties", ties, Ties)):
-        if given not in get_args(allowed):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {given!r}")
-    draws, seed = whole_number(draws, "draws"), whole_number(seed, "seed", least=0)
-    if kind in SIGNED and replace != "baseline":
-        raise ValueError(f'kind="{kind}" sets features to the baseline: replace must be "baseline"; got {replace!r}')
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
+    _check_choices(kind, replace, ties)
+    draws, seed, sigma = whole_number(draws, "draws"), whole_number(seed, "seed", least=0), positive(sigma, "sigma")
     parts, problem = named(explanations, "explanations"), Problem(model, x, target, batch_size)
-    inputs = problem.x
+    x, noisy = problem.x, replace == "noise"
     problem.check_finite()
     if problem.several:
         raise ValueError(f"target must choose one output for each instance, got {target!r}")
     lifted, replaced = (problem.check(Multiplicative(FairMasks(), b, features)) for b in (0.0, baseline))
-    d = lifted.group_sum(inputs, inputs).shape[-1]
+    d = lifted.group_sum(x, x).shape[-1]
     found = as_maps(parts, problem, n_samples, seed)
-    sizes = {name: _sizes(name, one, inputs, lifted, d, kind) for name, one in found.items()}
-    rng = torch.Generator(inputs.device).manual_seed(seed)
-    moved = _moved(replaced, inputs) if features is None and replace == "baseline" else None
-    tied = {name: ties == "average" and _tied(size, moved) for name, size in sizes.items()}
-    rounds = draws if replace == "noise" or any(tied.values()) else 1
-    ks = torch.arange(0 if kind in SIGNED else 1, d + 1, device=inputs.device)
-    changes = torch.zeros(len(sizes), len(inputs), len(ks), dtype=torch.float64, device=inputs.device)
-    with problem.evaluating() as scores:
-        for _ in range(rounds):
-            noise = sigma * torch.randn(inputs.shape, generator=rng, device=rng.device, dtype=inputs.dtype)
-            order = torch.rand(len(inputs), d, generator=rng, device=rng.device).argsort(-1)
-            for i in torch.arange(len(inputs), device=inputs.device).split(max(1, scores.rows_per_call // d)):
-                some, lift, remove = inputs[i], lifted.at(inputs, i), replaced.at(inputs, i)
-                before = scores.values(some.unsqueeze(1), i)
-                for change, (name, size) in zip(changes, sizes.items(), strict=True):
-                    first = _first(size[i], ks, kind != "bottom", order[i] if tied[name] else None)
-                    keep = (first if kind == "insertion" else ~first).to(some.dtype)
-                    if replace == "noise":
-                        touched = 1 - lift.place(torch.ones_like(some), keep)
-                        placed = some.unsqueeze(1) + touched * noise[i].unsqueeze(1)
-                    else:
-                        placed = remove.place(some, keep)
-                    after = scores.values(placed, i)
-                    change[i] += (after if kind in SIGNED else (after - before).abs())[:, 0].double() / rounds
-    levels = [list(sizes), range(len(inputs)), ks.tolist()]
+    sizes = {name: _sizes(name, one, problem, lifted, d, kind) for name, one in found.items()}
+    moved = _moved(replaced, x) if features is None and not noisy else None
+    tied = {name for name, size in sizes.items() if ties == "average" and _tied(size, moved)}
+    perturbed = _Perturbed.of(problem, lifted if noisy else replaced, kind, noisy, d)
+    changes = perturbed.measured(sizes, tied, draws if noisy or tied else 1, sigma, seed)
+    levels = [list(sizes), range(len(x)), perturbed.ks.tolist()]
     frame = pd.MultiIndex.from_product(levels, names=["method", "instance", "k"]).to_frame(index=False)
     test = PerturbationTest(frame, kind, replace)
     frame[test.measure] = changes.flatten().cpu().numpy()
     return test
+
+
+def _check_choices(kind: Kind, replace: Replace, ties: Ties) -> None:
+    for name, given, allowed in (("kind", kind, Kind), ("replace", replace, Replace), ("ties", ties, Ties)):
+        if given not in get_args(allowed):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {given!r}")
+    if kind in SIGNED and replace != "baseline":
+        raise ValueError(f'kind="{kind}" sets features to the baseline: replace must be "baseline"; got {replace!r}')
+
+
+@dataclass(frozen=True, eq=False)
+class _Perturbed:
+    """The instances with the first k features of an order perturbed, or for insertion all others."""
+
+    problem: Problem
+    mask: Multiplicative  # what removed features are replaced by; of noise: 0
+    kind: Kind
+    noisy: bool
+    ks: Int[Tensor, " k"]
+    rows: int  # perturbed inputs in a model call
+
+    @classmethod
+    def of(cls, problem: Problem, mask: Multiplicative, kind: Kind, noisy: bool, d: int) -> "_Perturbed":
+        x = problem.x
+        placed = mask.place(x[:1], x.new_ones(1, d))
+        copies = placed.shape[2] if placed.ndim > x.ndim + 1 else 1  # averaged over a background sample
+        ks = torch.arange(0 if kind in SIGNED else 1, d + 1, device=x.device)
+        return cls(problem, mask, kind, noisy, ks, max(1, problem.scores.rows_per_call // copies))
+
+    def measured(
+        self, sizes: dict[str, Tensor], tied: Set[str], rounds: int, sigma: float, seed: int
+    ) -> Float[Tensor, "methods b k"]:
+        """What `PerturbationTest` holds, in the mean over rounds, each with its noise and order of those that tie."""
+        x, signed, d = self.problem.x, self.kind in SIGNED, int(self.ks[-1])
+        changes = torch.zeros(len(sizes), len(x), len(self.ks), dtype=torch.float64, device=x.device)
+        batches = torch.arange(len(x), device=x.device).split(max(1, self.rows // len(self.ks)))
+        rng = torch.Generator(x.device).manual_seed(seed)
+        with self.problem.evaluating() as scores:
+            # copies, of inputs and outputs: a model may change its input in place, and use its output again
+            before = [None if signed else scores.values(x[i].unsqueeze(1), i)[:, 0].clone() for i in batches]
+            for _ in range(rounds):
+                noise = sigma * torch.randn(x.shape, generator=rng, device=rng.device, dtype=x.dtype)
+                order = torch.rand(len(x), d, generator=rng, device=rng.device).argsort(-1)
+                for i, at_x in zip(batches, before, strict=True):
+                    for change, (name, size) in zip(changes, sizes.items(), strict=True):
+                        rank = _rank(size[i], self.kind != "bottom", order[i] if name in tied else None)
+                        after = self.predictions(scores, i, rank, noise[i])
+                        change[i] += (after if at_x is None else (after - at_x).abs()).double() / rounds
+        return changes
+
+    def predictions(
+        self, scores: Scores, i: Int[Tensor, " i"], rank: Int[Tensor, "i d"], noise: Tensor
+    ) -> Float[Tensor, "i k"]:
+        """Of the instances i, one column per k, as many at a time as a model call takes."""
+        x, mask, out = self.problem.x[i], self.mask.at(self.problem.x, i), []
+        for ks in self.ks.split(max(1, self.rows // len(i))):
+            first = rank.unsqueeze(1) < ks[:, None]
+            keep = (first if self.kind == "insertion" else ~first).to(x.dtype)
+            placed = mask.place(torch.ones_like(x) if self.noisy else x, keep)
+            if self.noisy:
+                placed = x.unsqueeze(1) + (1 - placed) * noise.unsqueeze(1)
+            out.append(scores.values(placed, i)[:, 0].clone())
+        return torch.cat(out, dim=1)
 
 
 def _moved(mask: Multiplicative, x: Tensor) -> Bool[Tensor, "b d"]:
@@ -180,13 +229,13 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted[np.argsort(order)]
 
 
-def _sizes(name: str, given: Any, x: Tensor, mask: Multiplicative, d: int, kind: Kind) -> Float[Tensor, "b d"]:
-    if isinstance(given, Explanation) and given.x.shape == x.shape and not torch.allclose(given.x.to(x), x):
-        raise ValueError(f"explanations: {name!r} explains other instances than x")
-    try:
-        w = torch.as_tensor(given.weights if isinstance(given, Explanation) else given, device=x.device).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"explanations: {name!r} must be weights, got {type(given).__name__}") from error
+def _sizes(name: str, given: Any, problem: Problem, mask: Multiplicative, d: int, kind: Kind) -> Float[Tensor, "b d"]:
+    x = problem.x
+    if isinstance(given, Explanation):
+        check_instances(problem, name, given, "explanations")
+    if isinstance(given, pd.DataFrame) and problem.names not in (None, [str(c) for c in given.columns]):
+        raise ValueError(f"explanations: {name!r} has other columns than x, or in another order")
+    w = numbers(given.weights if isinstance(given, Explanation) else given, f"explanations: {name!r}").to(x.device)
     if w.shape == x.shape and d < x[0].numel():
         w = mask.group_sum(x, w)
     if w.ndim < 2 or tuple(w.flatten(1).shape) != (len(x), d):
@@ -198,15 +247,11 @@ def _sizes(name: str, given: Any, x: Tensor, mask: Multiplicative, d: int, kind:
     return w.flatten(1) if kind in SIGNED else w.flatten(1).abs()
 
 
-def _first(
-    size: Float[Tensor, "b d"], ks: Int[Tensor, " k"], down: bool, order: Int[Tensor, "b d"] | None
-) -> Bool[Tensor, "b k d"]:
-    """The k features of least size (or largest: down), equal ones in the given order, or as argsort has it."""
+def _rank(size: Float[Tensor, "b d"], down: bool, order: Int[Tensor, "b d"] | None) -> Int[Tensor, "b d"]:
+    """Places by size, from the least (or largest: down), of equal ones in the given order, or as argsort has it."""
     if order is None:
-        ranked = size.argsort(-1, descending=down)
-    else:
-        ranked = order.gather(1, size.gather(1, order).argsort(dim=-1, descending=down, stable=True))
-    return ranked.argsort(-1).unsqueeze(1) < ks[:, None]
+        return size.argsort(-1, descending=down).argsort(-1)
+    return order.gather(1, size.gather(1, order).argsort(dim=-1, descending=down, stable=True)).argsort(-1)
 
 
 def _tied(size: Float[Tensor, "b d"], moved: Bool[Tensor, "b d"] | None) -> bool:

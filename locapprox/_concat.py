@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from locapprox._explanation import ARRAYS, Explanation
+from locapprox._explanation import Explanation
+from locapprox._files import ARRAYS
 from locapprox._parts import alike
 from locapprox.neighbourhoods.base import Neighbourhood
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from locapprox._files import read, read_method, write
+from locapprox._files import ARRAYS, read, read_method, write
 from locapprox._method import Method
 from locapprox._names import aligned
 from locapprox._parts import share, whole_number
@@ -23,8 +23,6 @@ from locapprox.fit.validate import mean_loss
 from locapprox.models.inputs import Array, as_tensor, plain
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, described
 from locapprox.plotting import Axes, draw_bars, draw_image, draw_points
-
-ARRAYS = ("weights", "intercept", "standard_error", "loss", "r2", "degrees_of_freedom", "n_samples")
 
 
 @dataclass(frozen=True, eq=False)

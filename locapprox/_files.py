@@ -1,19 +1,27 @@
 """Explanations on disk: one .npz of arrays and a JSON text, versioned, nothing executable."""
 
 import json
+import math
+import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 
 from locapprox._method import Method
+from locapprox.fit.links import LINKS
 from locapprox.fit.losses import Loss
 from locapprox.fit.sampling import Sample
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 
 FORMAT = 1
+ARRAYS = ("weights", "intercept", "standard_error", "loss", "r2", "degrees_of_freedom", "n_samples")
+LONGEST = 2**28  # bytes of JSON: a million long names of features
+KEYS = ("method", "feature_names", "settings", "several", "per_entry", "link")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,29 +53,90 @@ class Stored(BaseNeighbourhood):
 
 
 def read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Arrays and JSON of a file that `save` wrote, in today's form.
+    """Arrays and JSON of a file that `save` wrote, in today's form; nothing else in it is read.
 
     Raises ValueError for other files, and for those of a newer version.
     """
-    try:
-        with np.load(npz(path), allow_pickle=False) as stored:
-            meta = json.loads(str(stored["meta"]))
-            found = meta.get("format", 0)
-            ours = stored.files if found <= FORMAT else []
-            arrays = {name: torch.from_numpy(stored[name]) for name in ours if name != "meta"}
-        if found == 0:
-            arrays, meta = _first_format(arrays, meta)
-        if found <= FORMAT and not {"method", "settings", "several", "per_entry", "link"} <= meta.keys():
-            raise KeyError("settings")
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not an explanation that was saved, or it is damaged ({type(error).__name__})"
-        ) from error
+    with npz(path).open("rb") as file:
+        try:
+            with ZipFile(file) as stored:
+                meta = json.loads(_text(stored))
+                found = meta.get("format", 0)
+                arrays = _arrays(stored, meta) if found <= FORMAT else {}
+            if found == 0:
+                arrays, meta = _first_format(arrays, meta)
+            if found <= FORMAT:
+                _check(arrays, meta)
+        except MemoryError:
+            raise
+        except Exception as error:
+            why = error if isinstance(error, DamagedError) else type(error).__name__
+            raise ValueError(f"{path} is not an explanation that was saved, or it is damaged ({why})") from error
     if found > FORMAT:
         raise ValueError(f"{path} was saved by a newer locapprox (format {found}; this one reads {FORMAT}): update it")
     return arrays, meta
+
+
+class DamagedError(ValueError):
+    """With what is wrong in a file."""
+
+
+def _arrays(stored: ZipFile, meta: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Those that are ours, each of the size that x and the weights ask of it: known before anything is inflated."""
+    x, weights = _shape(stored, "x"), _shape(stored, "weights")
+    lead = (*x[:1], *(weights[1:2] if meta["several"] else ()))
+    rest = weights[len(lead) :]
+    if not x or weights[: len(lead)] != lead or (rest != x[1:] if meta["per_entry"] else len(rest) != 1):
+        raise DamagedError(f"its weights have shape {weights}, x {x}")
+    shapes = {"x": x, "weights": weights, "standard_error": weights, "intercept": lead, "loss": lead, "r2": lead}
+    shapes |= {"degrees_of_freedom": x[:1], "n_samples": x[:1]}
+    shapes |= {"slopes": (*x[:1], *(lead[1:] or (1,)), *x[1:]), "origin": x}
+    ours = {name: shape for name, shape in shapes.items() if f"{name}.npy" in stored.namelist()}
+    return {name: torch.from_numpy(_member(stored, name, "fi", shape)) for name, shape in ours.items()}
+
+
+def _text(stored: ZipFile) -> str:
+    if stored.getinfo("meta.npy").file_size > LONGEST:
+        raise DamagedError("its JSON is too long")
+    return str(_member(stored, "meta", "U", ()))
+
+
+def _shape(stored: ZipFile, name: str) -> tuple[int, ...]:
+    with stored.open(f"{name}.npy") as member:
+        return _header(member)[0]
+
+
+def _header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    first, later = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    shape, _, dtype = (first if np.lib.format.read_magic(member) == (1, 0) else later)(member)
+    return shape, dtype
+
+
+def _member(stored: ZipFile, name: str, kinds: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One array, if it is of such a kind and shape, and as long as these say."""
+    with stored.open(f"{name}.npy") as member:
+        found, dtype = _header(member)
+        size = stored.getinfo(f"{name}.npy").file_size - member.tell()
+        if dtype.kind not in kinds or found != shape or size != math.prod(shape) * dtype.itemsize:
+            raise DamagedError(f"{name} has shape {found} and {size} bytes of {dtype}")
+        member.seek(0)
+        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+        return array
+
+
+def _check(arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+    """Raise an error for what is not there, or of another kind."""
+    missing = [name for name in ARRAYS if name not in arrays]
+    missing += {"slopes", "origin"} - arrays.keys() if {"slopes", "origin"} & arrays.keys() else []
+    missing += [name for name in KEYS if name not in meta]
+    if missing:
+        raise DamagedError(f"it has no {', '.join(missing)}")
+    if meta["link"] not in LINKS or not isinstance(meta["settings"], dict):
+        raise DamagedError("its link or its settings are none")
+    read_method(meta["method"])
+    names, size = meta["feature_names"], math.prod(arrays["x"].shape[1:])
+    if names is not None and [type(name) for name in names] != [str] * size:
+        raise DamagedError(f"it has {len(names)} names of {size} features")
 
 
 def _first_format(arrays: dict[str, Any], meta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -90,14 +159,25 @@ def read_method(meta: dict[str, Any]) -> Method:
 
 def npz(path: str | Path) -> Path:
     """The path with .npz at its end; a dot inside the name is no suffix."""
+    if not isinstance(path, str | Path) or not Path(path).name:
+        raise ValueError(f"path must name a file, got {path!r}")
     path = Path(path)
     return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 
 
 def write(path: str | Path, arrays: dict[str, Any], meta: dict[str, Any]) -> Path:
-    """All or nothing."""
-    path = npz(path)
-    part = path.with_name(path.name + ".part.npz")
-    np.savez_compressed(part, meta=np.array(json.dumps({"format": FORMAT, **meta})), **arrays)
-    part.replace(path)
-    return path
+    """All or nothing: a failure leaves the file that was there, and of several writers the last one's stays."""
+    whole = npz(path)
+    for folder in (Path(path), whole):
+        if folder.is_dir():
+            raise ValueError(f"{folder} is a folder: name a file in it, such as {folder / 'explanation.npz'}")
+    part = whole.with_name(f"{whole.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            np.savez_compressed(file, meta=np.array(json.dumps({"format": FORMAT, **meta})), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(whole)
+    finally:
+        part.unlink(missing_ok=True)
+    return whole

@@ -4,6 +4,11 @@ import copy
 import json
 import math
 import pickle
+import re
+import tracemalloc
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -312,6 +317,133 @@ def test_an_interrupted_save_leaves_the_old_file(tanh_net, x, tmp_path, monkeypa
     with pytest.raises(OSError, match="disk full"):
         two.save(path)
     assert torch.equal(lx.load(path).weights, one.weights)
+    assert [p.name for p in tmp_path.iterdir()] == ["e.npz"]
+
+
+def test_several_writers_of_one_file_leave_one_of_theirs(tanh_net, x, tmp_path):
+    """Eight threads: whoever reads meanwhile sees a whole file."""
+    path = tmp_path / "e.npz"
+    saved = [lx.explain(tanh_net, x, lx.c_lime(), n_samples=40, seed=seed) for seed in range(8)]
+    saved[0].save(path)
+
+    def write(e):
+        for _ in range(15):
+            e.save(path)
+
+    with ThreadPoolExecutor(8) as pool:
+        writers = [pool.submit(write, e) for e in saved]
+        while not all(writer.done() for writer in writers):
+            back = lx.load(path)
+            assert any(torch.equal(back.weights, e.weights) for e in saved)
+        assert [writer.exception() for writer in writers] == [None] * 8
+    assert [p.name for p in tmp_path.iterdir()] == ["e.npz"]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_folder_is_no_file(tanh_net, x, tmp_path):
+    e = lx.explain(tanh_net, x, lx.occlusion())
+    for name in ("there", "there.npz"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(ValueError, match=rf"{name} is a folder: name a file in it, such as .*explanation\.npz$"):
+            e.save(tmp_path / name)
+        (tmp_path / name).rmdir()
+    assert not list(tmp_path.iterdir())
+    for name in ("", "."):
+        with pytest.raises(ValueError, match=r"^path must name a file, got"):
+            e.save(name)
+
+
+def other_file(path, into, drop=(), add=(), **replaced):
+    """The file at `path` with arrays left out, replaced or added, a member each."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files if name not in drop} | replaced
+    np.savez_compressed(into, **arrays)
+    with zipfile.ZipFile(into, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in add:
+            archive.writestr(name, content)
+    return into
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_arrays_that_do_not_fit_are_named(several, three_outputs, x, tmp_path):
+    e = lx.explain(three_outputs, x, lx.c_lime(), n_samples=40, target=range(3) if several else 1)
+    path = e.save(tmp_path / "e.npz")
+    w = e.weights.numpy()
+    for array, words in [
+        ({"weights": w[..., :4]}, "its weights have shape .*, x .5, 6."),
+        ({"weights": w[:3]}, "its weights have shape"),
+        ({"x": x[:, :4].numpy()}, "its weights have shape"),
+        ({"standard_error": w[..., :4]}, "standard_error has shape"),
+        ({"loss": e.loss.numpy()[:2]}, "loss has shape"),
+        ({"degrees_of_freedom": np.ones((5, 2))}, "degrees_of_freedom has shape"),
+        ({"slopes": x.numpy()}, "slopes has shape"),
+        ({"r2": e.r2.numpy().astype(complex)}, "r2 has shape .* of complex128"),
+        ({"weights": w.astype("U8")}, "weights has shape"),
+        ({"meta": np.array("{}")}, "it has no|KeyError"),
+        ({"meta": np.array("[" * 20_000)}, "RecursionError|JSONDecodeError"),
+    ]:
+        other = other_file(path, tmp_path / "other.npz", **array)
+        with pytest.raises(ValueError, match=rf"other\.npz is not an explanation .*damaged \(({words})"):
+            lx.load(other)
+    for name in lx._explanation.ARRAYS:
+        with pytest.raises(ValueError, match=rf"damaged \((it has no {name}|KeyError)\)"):
+            lx.load(other_file(path, tmp_path / "other.npz", drop=[name]))
+
+
+def test_what_is_not_ours_is_not_inflated(tanh_net, x, tmp_path):
+    """64 MB of zeros in 64 kB: in a member of another name, in one that is longer than its shape, or in one whose shape
+    is not that of x."""
+    e = lx.explain(tanh_net, x, lx.occlusion())
+    path, size = e.save(tmp_path / "e.npz"), 2**26
+    zeros = b"\0" * size
+    header, wide = BytesIO(), BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (5,)})
+    np.lib.format.write_array_header_1_0(wide, {"descr": "<f8", "fortran_order": False, "shape": (5, size // 40)})
+    stray = other_file(path, tmp_path / "stray.npz", add=[("stray.npy", zeros)])
+    longer = other_file(path, tmp_path / "long.npz", ["loss"], [("loss.npy", header.getvalue() + zeros)])
+    wider = other_file(path, tmp_path / "wide.npz", ["loss"], [("loss.npy", wide.getvalue() + zeros)])
+    text = other_file(path, tmp_path / "text.npz", ["meta"], [("meta.npy", wide.getvalue() + zeros)])
+    tracemalloc.start()
+    try:
+        assert torch.equal(lx.load(stray).weights, e.weights)
+        for bomb in (longer, wider, text):
+            with pytest.raises(
+                ValueError, match=rf"{bomb.name} is not an explanation .*damaged \((loss|meta) has shape"
+            ):
+                lx.load(bomb)
+        assert tracemalloc.get_traced_memory()[1] < size / 16
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_damaged_file_is_refused_by_name_or_loads_as_it_was(tanh_net, x, tmp_path):
+    """Every byte of a directory entry or of data may be wrong, and a file may end anywhere."""
+    e = lx.explain(tanh_net, x, lx.occlusion())
+    path = e.save(tmp_path / "e.npz")
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    damaged = [whole[:end] for end in rng.integers(0, len(whole), 60)] + [b"", whole * 2, whole[100:], b"PK"]
+    for place, bit in zip(rng.integers(0, len(whole), 300), rng.integers(0, 8, 300), strict=True):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << bit
+        damaged.append(bytes(flipped))
+    refused = []
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            back = lx.load(path)
+        except ValueError as error:
+            refused.append(str(error))
+        else:
+            for name in lx._explanation.ARRAYS:
+                torch.testing.assert_close(getattr(back, name), getattr(e, name), rtol=0, atol=0, equal_nan=True)
+    ours = re.compile(r".*e\.npz (is not an explanation that was saved, or it is damaged|was saved by a newer)")
+    assert all(ours.match(sentence) for sentence in refused)
+    assert len(refused) > 250
+    np.save(tmp_path / "array.npy", np.ones(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    with pytest.raises(ValueError, match=r"array\.npz is not an explanation"):
+        lx.load(tmp_path / "array.npz")
 
 
 def test_what_does_not_predict_still_saves(x, tmp_path):

@@ -28,13 +28,13 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
     "_explanation": (
         *("_names", "_parts", "plotting", "models", "neighbourhoods.base", "_problem", "fit", "_method", "_files"),
     ),
-    "_concat": ("_parts", "neighbourhoods.base", "_explanation"),
+    "_concat": ("_parts", "neighbourhoods.base", "_files", "_explanation"),
     "_explain": ("_parts", "models", "neighbourhoods.base", "_problem", "fit", "_method", "_explanation"),
     "_explainer": (
         *("_names", "_parts", "models", "neighbourhoods.base", "_problem", "fit.surrogates", "_method"),
         *("_explanation", "_explain"),
     ),
-    "images": ("plotting", "models", "_problem", "_explanation", "_explain", "_explainer"),
+    "images": ("_parts", "plotting", "models", "_problem", "_explanation", "_explain", "_explainer"),
     "evaluation": (
         *("_parts", "plotting", "models", "neighbourhoods", "_problem", "fit", "_method", "_explanation", "_explain"),
         "_explainer",
@@ -56,7 +56,7 @@ NARROWER = {  # files that may import less than their layer, or one thing more
     "fit/solve.py": (),
     "fit/ridge.py": ("fit.solve",),
     "fit/sampling.py": ("_memory", "_problem", "models.scores", "neighbourhoods.base", "fit.solve"),
-    "images/regions.py": ("models.inputs",),
+    "images/regions.py": ("_parts", "models.inputs"),
     "evaluation/intervals.py": (),
     "evaluation/recommend.py": (*LAYERS["evaluation"], "evaluation", "_methods"),
 }

@@ -95,8 +95,9 @@ def numbers(value: Any, name: str) -> Tensor:
         tensor = value.detach()
     else:
         try:
-            array = np.array(value)
-        except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors that require gradients
+            rows = isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(row, Tensor) for row in value)
+            array = torch.stack([row.detach() for row in value]).cpu().numpy() if rows else np.array(value)
+        except (TypeError, ValueError, RuntimeError):  # ragged lists, say
             array = np.array(None)
         if array.dtype.kind not in "biuf" or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
             raise TypeError(f"{name} must hold real numbers, none of them masked; got {type(value).__name__}")

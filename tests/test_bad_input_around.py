@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_bad_input import X, lx, network, total
+from test_bad_input import X, done, lx, network, total
 
 V, T = ValueError, TypeError
+IMAGES = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+MAPS = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(20).reshape(4, 5) // 4
 MASKED = np.ma.masked_array(X.numpy(), X.numpy() > 0)
 
 
@@ -70,6 +73,113 @@ CASES = {
         f"{call} up to {value!r}": (asked(call, up_to=value), V, "^up_to must be a whole number ≥ 1, got ")
         for call, value in itertools.product(("auc", "summary", "compare"), (0, -1, 2.5, "2"))
     },
+    # images
+    **{
+        f"patches of {name}": (
+            lambda shape=shape: lx.patches(shape, 2),
+            V,
+            "^shape must be an input's, .* as x.shape is; ",
+        )
+        for name, shape in {
+            "images": IMAGES,
+            "an array": IMAGES.numpy(),
+            "a number": 7,
+            "one": (4,),
+            "halves": (4.5, 4),
+        }.items()
+    },
+    **{
+        f"patches by {size!r}": (
+            lambda size=size: lx.patches((4, 5), size),
+            V,
+            r"^size must be a whole number, or two \(height, width\); got",
+        )
+        for size in (2.0, "2", None, (2, 2, 2), (2,), (2.5, 2))
+    },
+    **{
+        f"{channels!r} channels": (
+            lambda channels=channels: lx.per_channel(LABELS, channels),
+            V,
+            "^channels must be a whole number ≥ 1, got",
+        )
+        for channels in (2.5, 0, None)
+    },
+    "channels of halves": (lambda: lx.per_channel(LABELS / 2, 3), V, "^labels must be whole numbers$"),
+    "channels of a row": (lambda: lx.per_channel(LABELS[0], 3), V, r"^labels must be \(height, width\), or .*\(5,\)$"),
+    **{
+        f"superpixels by {name}": (lambda segment=segment: lx.superpixels(IMAGES, segment), kind, match)
+        for name, segment, kind, match in [
+            ("NaN", lambda a: np.where(a[..., 0] > 0.5, np.nan, 1.0), V, "^segment's labels of image 0 must be whole"),
+            ("halves", lambda a: np.round(a[..., 0]) / 2, V, "^segment's labels of image 0 must be whole numbers$"),
+            ("none", lambda a: None, T, "^segment's labels of image 0 must hold real numbers"),
+            ("failure", lambda a: 1 / 0, V, "^segment failed on image 0: ZeroDivisionError: division by zero$"),
+            ("a number", 5, T, "^segment must be a function from an image to its labels, got 5$"),
+        ]
+    },
+    "superpixels of NaN": (
+        lambda: lx.superpixels(IMAGES * float("nan")),
+        V,
+        "^x has NaN or infinite values; fill them",
+    ),
+    "superpixels of text": (lambda: lx.superpixels("cat.png"), T, "^x must hold real numbers"),
+    **{
+        f"blurred by {sigma!r}": (
+            lambda sigma=sigma: lx.Blurred(sigma),
+            V,
+            "^sigma, in pixels, must be positive and finite, one number; got",
+        )
+        for sigma in (0, "1", None, float("nan"), float("inf"), torch.tensor([1.0, 2.0]))
+    },
+    "blurred rows": (lambda: lx.Blurred(1.0)(X), V, r"^this baseline is of images .*got shape \(3, 6\)$"),
+    "mean of rows": (lambda: lx.ChannelMean()(X[:1]), V, r"^this baseline is of images .*got shape \(1, 6\)$"),
+    **{
+        f"images: {name}": (lambda images=images: lx.as_images(images), T, match)
+        for name, images, match in [
+            ("text", "cat.png", "^images must be a tensor, an array or a list of images, got str$"),
+            ("none", None, "^images must be a tensor, an array or a list of images, got NoneType$"),
+            ("a list of text", ["cat.png"], "^image 0 must hold real numbers"),
+            ("complex", IMAGES.to(torch.complex64), "^images must hold real numbers, got complex ones$"),
+            (
+                "masked",
+                np.ma.masked_array(IMAGES.numpy(), IMAGES.numpy() > 0.5),
+                "^images must hold real numbers, none",
+            ),
+            ("objects", IMAGES.numpy().astype(object), "^images must hold real numbers"),
+        ]
+    },
+    **{
+        f"pictures {name}": (lambda call=call: lx.pictures(*call[:2], **dict(call[2:])), kind, match)
+        for name, call, kind, match in [
+            ("of text", ("cat.png", MAPS), T, "^images must hold real numbers"),
+            ("of rows", (X, MAPS), V, r"^images must be \(b, channels, height, width\), got shape \(3, 6\)$"),
+            ("of nothing", (IMAGES[:0], MAPS[:0]), V, "^images must be"),
+            ("with text", (IMAGES, {"a": "map"}), T, "^attributions: 'a' must hold real numbers"),
+            ("with none", (IMAGES, {"a": None}), T, "^attributions: 'a' must hold real numbers"),
+            ("with complex", (IMAGES, {"a": MAPS.to(torch.complex64)}), T, "^attributions: 'a' must hold real numbers"),
+            ("with one name", (IMAGES, MAPS, ("names", ["a"])), V, "^names has 1, there are 2 images$"),
+            ("with outliers", (IMAGES, MAPS, ("outliers", "2")), V, "^outliers must be a percentage .*got '2'$"),
+        ]
+    },
+    **{
+        f"a picture's limit {limit!r}": (
+            lambda limit=limit: lx.picture(MAPS[0], limit=limit),
+            V,
+            "^limit must be positive and finite, one number; got",
+        )
+        for limit in (0, -1, "1", float("nan"))
+    },
+    "a picture of text": (lambda: lx.picture("map"), T, "^weights must hold real numbers"),
+    "a picture of nothing": (
+        lambda: lx.picture(MAPS[0, :0]),
+        V,
+        r"^weights must be \(height, width\) or .*got \(0, 5\)$",
+    ),
+    "a picture on another": (
+        lambda: lx.picture(MAPS[0], IMAGES[0, :, :2]),
+        V,
+        r"^image is \(2, 5\), the weights are \(4, 5\)",
+    ),
+    "a picture of an explanation": (lambda: lx.picture(done()), T, "^weights must be one map, such as e.on_input"),
 }
 
 

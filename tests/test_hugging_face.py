@@ -1,5 +1,6 @@
 """Hugging Face models with random weights: what comes out is transformers' own computation."""
 
+import shutil
 import subprocess
 import sys
 
@@ -49,6 +50,67 @@ def test_the_model_sees_what_transformers_would_give_it(saved, pictures):
     with torch.no_grad():
         expected = theirs(**inputs).logits.softmax(-1)
         torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("changed", [{"rescale_factor": 1 / 127.5}, {"do_rescale": False}, {"do_normalize": False}])
+def test_pixels_are_0_to_1_whatever_the_model_was_trained_on(saved, pictures, changed):
+    """Twice as large for the model, or 255 times: x stays, and the model gets what transformers gives it."""
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(saved).eval()
+    processor = transformers.ViTImageProcessorPil(
+        size={"height": 48, "width": 48}, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3], **changed
+    )
+    model = lx.ImageClassifier(theirs, processor)
+    x = model.images(pictures)
+    assert torch.equal(x, lx.hugging_face(saved).images(pictures))
+    inputs = processor([one.convert("RGB") for one in pictures], return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), theirs(**inputs).logits.softmax(-1), rtol=1e-4, atol=1e-6)
+    assert lx.hugging_face(saved).largest == 1  # so that nothing is multiplied
+
+
+def test_what_is_no_picture_of_bytes_is_refused(saved, pictures):
+    """Floats would be divided by 255 again, 16 bits clipped, and strings fetched."""
+    from PIL import Image
+
+    model = lx.hugging_face(saved)
+    pixels = np.asarray(pictures[0])
+    again = model.images([pixels, torch.from_numpy(pixels).permute(2, 0, 1)])
+    assert torch.equal(again, model.images([pictures[0]] * 2))
+    for wrong in (pixels / 255, torch.rand(3, 60, 90), pixels.astype(np.int64), Image.new("I;16", (9, 9))):
+        with pytest.raises(ValueError, match=r"^picture 1 is of "):
+            model.images([pictures[0], wrong])
+    for wrong in ("https://example.org/cat.png", saved / "cat.png", b"cat.png", ["https://example.org/cat.png"], None):
+        with pytest.raises(TypeError, match=r"^picture 0 must be a Pillow image or an array of bytes, got "):
+            model.images([wrong])
+    for wrong in ("https://example.org/cat.png", pictures[0]):
+        with pytest.raises(TypeError, match=r"^pictures must be a list of images, got "):
+            model.images(wrong)
+    shifted = transformers.EfficientNetImageProcessorPil(rescale_offset=True)
+    with pytest.raises(ValueError, match=r"^this processor makes pixels from .* not 0 … 1: prepare x yourself$"):
+        lx.ImageClassifier(model.model, shifted).images(pictures)
+
+
+def test_a_revision_is_pinned_and_pickles_are_not_read(saved, tmp_path, monkeypatch):
+    asked = []
+    for kind in (transformers.AutoModelForImageClassification, transformers.AutoImageProcessor):
+        whole = kind.from_pretrained
+
+        def recorded(name, whole=whole, **settings):
+            asked.append(settings)
+            return whole(name, **settings)
+
+        monkeypatch.setattr(kind, "from_pretrained", recorded)
+    lx.hugging_face(saved, revision="0123abc")
+    lx.hugging_face(saved)
+    assert [settings["revision"] for settings in asked] == ["0123abc"] * 2 + ["main"] * 2
+    assert [settings.get("use_safetensors") for settings in asked] == [True, None] * 2
+    assert not any(settings["trust_remote_code"] for settings in asked)
+    shutil.copytree(saved, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    model = lx.hugging_face(saved)
+    torch.save(model.model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        lx.hugging_face(tmp_path / "pickled")
 
 
 def test_it_is_explained_like_any_other(saved, pictures):

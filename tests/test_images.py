@@ -190,7 +190,7 @@ def test_baselines():
     rows = np.stack([np.convolve(r, kernel, "valid") for r in wide])
     expected = np.stack([np.convolve(c, kernel, "valid") for c in rows.T]).T
     assert np.allclose(lx.Blurred(2.0)(x)[0, 0].numpy(), expected, atol=1e-5)
-    with pytest.raises(ValueError, match="sigma must be positive, in pixels"):
+    with pytest.raises(ValueError, match="sigma, in pixels, must be positive"):
         lx.Blurred(0.0)
 
 
@@ -212,6 +212,70 @@ def test_as_images():
             lx.as_images(bad)
     with pytest.raises(ValueError, match=r"1 channels, the model takes 3: images.expand\(-1, 3"):
         lx.as_images([grey], channels=3)
+
+
+def test_images_of_every_kind_have_the_numbers_they_show():
+    """Palettes by their colours, 16 bits by 65,535, whatever the layout in memory; tensors in a list channels first."""
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    expected = torch.from_numpy(colour).permute(2, 0, 1)[None] / 255
+    few = image.fromarray(colour // 128 * 255)  # eight colours: a palette holds them exactly
+    assert torch.equal(lx.as_images([few.convert("P", palette=image.Palette.ADAPTIVE)]), lx.as_images([few]))
+    assert lx.as_images([image.fromarray(colour).convert("CMYK")]).shape == (1, 3, 6, 9)
+    assert lx.as_images([image.fromarray(colour).convert("LA")]).shape == (1, 2, 6, 9)
+    deep = rng.integers(0, 65536, (6, 9), dtype=np.uint16)
+    for given in ([image.fromarray(deep)], [deep], deep[None, None], deep[None, None].astype(">u2")):
+        assert torch.equal(lx.as_images(given)[0, 0], torch.from_numpy(deep.astype(np.float32)) / 65535)
+    tensors = list(expected.expand(2, -1, -1, -1))
+    assert torch.equal(lx.as_images(tensors), expected.expand(2, -1, -1, -1))
+    assert torch.equal(lx.as_images([tensors[0], colour]), expected.expand(2, -1, -1, -1))
+    turned = np.ascontiguousarray(expected.numpy()[:, :, ::-1])[:, :, ::-1]
+    for given in (turned, expected.numpy().astype(">f4"), expected.numpy().astype("longdouble")):
+        assert torch.equal(lx.as_images(given).float(), expected)
+    for given in (colour.astype(np.int64)[None], colour.astype(np.int32)):
+        with pytest.raises(ValueError, match=r"the range of torch\.int.. is not known; give bytes"):
+            lx.as_images([given] if given.ndim == 3 else given.transpose(0, 3, 1, 2))
+    for given, words in [
+        (
+            [expected[0].numpy()],
+            r"image 0 is \(3, 6, 9\): in a list tensors are \(channels, height, width\), and arrays",
+        ),
+        ([torch.from_numpy(colour)], r"image 0 is \(6, 9, 3\): in a list tensors"),
+        ([image.fromarray(deep.astype(np.int32))], r"image 0: the range of torch.int32 is not known"),
+        ([image.new("LAB", (9, 6))], "image 0 is of mode LAB"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            lx.as_images(given)
+
+
+def test_labels_of_every_kind(images):
+    assert torch.equal(lx.patches((4, 5), np.int64(2)), lx.patches((4, 5), 2))
+    assert torch.equal(lx.patches(np.array([4, 5]), np.array([2, 2])), lx.patches((4, 5), 2))
+    full = np.arange(256).reshape(16, 16).astype(np.uint8)  # 256 labels: their number does not fit into a byte
+    apart = lx.per_channel(full, np.int64(3))
+    assert torch.equal(apart, lx.per_channel(torch.from_numpy(full.astype(int)), 3))
+    assert apart[1, 0, 0] == 256
+    by_array = lx.superpixels(images.numpy(), lambda a: a[..., 0] > a[..., 1])
+    assert torch.equal(by_array, lx.superpixels(images, lambda a: a[..., 0] > a[..., 1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_blurred_like_single(images, dtype):
+    x = images.to(dtype)
+    assert torch.equal(lx.Blurred(1.5)(x), lx.Blurred(1.5)(x.float()).to(dtype))
+
+
+def test_pictures_of_lists_and_any_layout_in_memory(images):
+    maps = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(0))
+    turned = np.ascontiguousarray(maps.numpy()[:, ::-1])[:, ::-1]
+    figures = [lx.pictures(images, {"a": given}) for given in (maps, turned, list(maps), maps.numpy().astype(">f4"))]
+    figures += [lx.pictures(given, {"a": maps}) for given in (list(images), images.numpy()[..., ::-1][..., ::-1])]
+    shown = [[ax.images[0].get_array().data for ax in figure.axes[:8]] for figure in figures]
+    for one, first in ((a, b) for others in shown[1:] for a, b in zip(others, shown[0], strict=True)):
+        np.testing.assert_array_equal(one, first)
+    assert len(plt.get_fignums()) == len(figures)  # pyplot's, to be shown or closed by whoever asked for them
+    plt.close("all")
 
 
 def test_wrong_images_for_the_model(cnn, images):

@@ -74,7 +74,7 @@ GETATTR = {  # what is asked of models, which come from elsewhere, and of the sy
     ("models/calls.py", "getattr(owner, 'feature_names_in_', None)"),
     ("models/calls.py", "getattr(owner, 'feature_name_', None)"),
     ("models/hugging_face.py", "getattr(processor, 'do_normalize', True)"),
-    ("models/hugging_face.py", "hasattr(one, 'convert')"),
+    ("models/hugging_face.py", "getattr(processor, 'do_rescale', True)"),
 }
 CALLABLE = {  # callable(…): whether a user's part is one
     ("neighbourhoods/base.py", "getattr(neighbourhood, part, None)"),

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from locapprox._explain import N_SAMPLES
 from locapprox._explainer import as_maps, named
 from locapprox._explanation import Explanation
+from locapprox._parts import numbers, positive
 from locapprox._problem import Problem
 from locapprox.models.scores import Target
 from locapprox.plotting import Axes, axes
@@ -41,12 +41,15 @@ def picture(
         outliers: the colour scale ends at the least weight such that those up to it in size make up 100 − `outliers`
             per cent of Σ|w| (captum's `outlier_perc`); larger ones are clipped. `limit` sets the end itself.
     """
-    ax = axes(ax)
     values = signed(weights, sign)
-    end = scale(values, outliers) if limit is None else limit
-    if image is not None:
-        ax.imshow(grey(image), cmap=GREYS)
-    ax.imshow(values, cmap=COLOURS, vmin=-end, vmax=end, alpha=None if image is None else alpha)
+    end = scale(values, outliers) if limit is None else positive(limit, "limit")
+    below = None if image is None else grey(image)
+    if below is not None and below.shape != values.shape:
+        raise ValueError(f"image is {below.shape}, the weights are {values.shape}: they must have one height and width")
+    ax = axes(ax)
+    if below is not None:
+        ax.imshow(below, cmap=GREYS)
+    ax.imshow(values, cmap=COLOURS, vmin=-end, vmax=end, alpha=None if below is None else alpha)
     ax.set_xticks([])
     ax.set_yticks([])
     return ax
@@ -73,6 +76,8 @@ def pictures(
     One symmetric scale per method, shared by its images, ends as in `picture`: methods differ in units (a gradient per
     unit of x, a contribution in units of f), images of one method do not. shared=False gives every picture its own:
     where a probability is near 1 its gradient is small, and would not be seen beside others.
+
+    The figure is pyplot's, which keeps it open until it is shown or closed: `plt.close(figure)`.
     """
     from matplotlib import pyplot as plt
     from matplotlib.cm import ScalarMappable
@@ -81,11 +86,13 @@ def pictures(
     parts = as_maps(
         named(attributions, "attributions"), None if model is None else Problem(model, images, target), n_samples
     )
-    images = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images, device="cpu")
-    columns = {}
+    images, columns = numbers(images, "images"), {}
+    if images.ndim not in (3, 4) or images.numel() == 0:
+        raise ValueError(f"images must be (b, channels, height, width), got shape {tuple(images.shape)}")
+    if names is not None and len(names) != len(images):
+        raise ValueError(f"names has {len(names)}, there are {len(images)} images")
     for name, given in parts.items():
-        given = np.array(given) if isinstance(given, np.ndarray) else given  # which may be read-only
-        maps = given.on_input() if isinstance(given, Explanation) else torch.as_tensor(given, device="cpu")
+        maps = given.on_input() if isinstance(given, Explanation) else numbers(given, f"attributions: {name!r}")
         if maps.ndim < 3 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:]:
             raise ValueError(
                 f"attributions: {name!r} is {tuple(maps.shape)}, the images are {tuple(images.shape)}; they must have "
@@ -114,8 +121,10 @@ def signed(weights: Any, sign: str = "all") -> np.ndarray:
     """(height, width): the sum over channels, and of it the part that `sign` asks for."""
     if sign not in SIGNS:
         raise ValueError(f"sign must be one of {', '.join(SIGNS)}; got {sign!r}")
-    values = torch.as_tensor(weights, device="cpu").detach().double()
-    if values.ndim not in (2, 3):
+    if isinstance(weights, Explanation):
+        raise TypeError("weights must be one map, such as e.on_input()[0]; `lx.pictures` takes Explanations")
+    values = numbers(weights, "weights").cpu().double()
+    if values.ndim not in (2, 3) or values.numel() == 0:
         raise ValueError(f"weights must be (height, width) or (channels, height, width), got {tuple(values.shape)}")
     values = values if values.ndim == 2 else values.sum(0)
     part = {"all": values, "positive": values.clamp_min(0), "negative": values.clamp_max(0)}
@@ -124,8 +133,8 @@ def signed(weights: Any, sign: str = "all") -> np.ndarray:
 
 def scale(values: np.ndarray, outliers: float = 2.0) -> float:
     """The least |v| such that those up to it make up 100 − `outliers` per cent of Σ|v|; 1 if all are 0."""
-    if not 0 <= outliers < 100:
-        raise ValueError(f"outliers must be a percentage from 0 to below 100, got {outliers}")
+    if not isinstance(outliers, int | float | np.number) or not 0 <= outliers < 100:
+        raise ValueError(f"outliers must be a percentage from 0 to below 100, got {outliers!r}")
     size = np.sort(np.abs(np.nan_to_num(values)), axis=None)
     total = np.cumsum(size)
     end = size[min(int(np.searchsorted(total, total[-1] * (1 - outliers / 100))), len(size) - 1)]
@@ -134,7 +143,7 @@ def scale(values: np.ndarray, outliers: float = 2.0) -> float:
 
 def picture_of(ax: Axes, image: Any) -> None:
     """The image itself: in colour if it has three channels, scaled to its own range."""
-    values = torch.as_tensor(image, device="cpu").detach().double()
+    values = numbers(image, "image").cpu().double()
     if values.ndim == 3 and len(values) == 3:
         low, high = values.min(), values.max()
         ax.imshow(((values - low) / (high - low).clamp_min(1e-12)).permute(1, 2, 0).numpy())
@@ -145,5 +154,7 @@ def picture_of(ax: Axes, image: Any) -> None:
 
 
 def grey(image: Any) -> np.ndarray:
-    values = torch.as_tensor(image, device="cpu").detach().double()
+    values = numbers(image, "image").cpu().double()
+    if values.ndim not in (2, 3):
+        raise ValueError(f"image must be (height, width) or (channels, height, width), got {tuple(values.shape)}")
     return (values if values.ndim == 2 else values.mean(0)).numpy()

@@ -1,6 +1,7 @@
 """Inputs, whatever they come as: tensors, arrays, DataFrames."""
 
 import math
+import sys
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -112,3 +113,9 @@ def missing(x: Tensor, names: Sequence[str] | None = None) -> str:
 def all_finite(values: Tensor) -> bool:
     """One sum settles it nearly always (NaN and infinity stay); it may overflow, so then every value is looked at."""
     return math.isfinite(float(values.detach().sum())) or bool(torch.isfinite(values).all())
+
+
+def is_pillow(image: Any) -> bool:
+    """Whether it is an image of Pillow, which is there if one is."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(image, pillow.Image)

@@ -86,28 +86,6 @@ def positive(value: Any, name: str) -> float:
     return number
 
 
-def numbers(value: Any, name: str) -> Tensor:
-    """Real numbers of whatever kind of array, or of lists, as a detached floating tensor; else a TypeError.
-
-    What is floating keeps its precision, where torch has it; whole numbers and Booleans become float64.
-    """
-    if isinstance(value, Tensor):
-        tensor = value.detach()
-    else:
-        try:
-            rows = isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(row, Tensor) for row in value)
-            array = torch.stack([row.detach() for row in value]).cpu().numpy() if rows else np.array(value)
-        except (TypeError, ValueError, RuntimeError):  # ragged lists, say
-            array = np.array(None)
-        if array.dtype.kind not in "biuf" or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
-            raise TypeError(f"{name} must hold real numbers, none of them masked; got {type(value).__name__}")
-        known = array.dtype.kind == "f" and array.dtype.itemsize <= 8
-        tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("=") if known else np.float64, copy=False))
-    if tensor.is_complex():
-        raise TypeError(f"{name} must hold real numbers, got complex ones")
-    return tensor if tensor.is_floating_point() else tensor.double()
-
-
 def is_builtin(part: Any) -> bool:
     """Whether a part, and all that it holds, comes with the library: numbers, arrays and the library's own classes."""
     if part is None or isinstance(part, Tensor | np.ndarray | int | float | str | list | tuple | np.generic):

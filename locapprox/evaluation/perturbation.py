@@ -14,11 +14,11 @@ from torch import Tensor
 from locapprox._explain import N_SAMPLES
 from locapprox._explainer import as_maps, named
 from locapprox._explanation import Explanation
-from locapprox._parts import numbers, positive, share, whole_number
+from locapprox._parts import positive, share, whole_number
 from locapprox._problem import Problem
 from locapprox.evaluation.columns import check_instances
 from locapprox.evaluation.intervals import t_intervals
-from locapprox.models.inputs import Array
+from locapprox.models.inputs import Array, floating
 from locapprox.models.scores import Scores, Target
 from locapprox.neighbourhoods.baselines import BaselineLike, Features
 from locapprox.neighbourhoods.masks import FairMasks
@@ -235,7 +235,7 @@ def _sizes(name: str, given: Any, problem: Problem, mask: Multiplicative, d: int
         check_instances(problem, name, given, "explanations")
     if isinstance(given, pd.DataFrame) and problem.names not in (None, [str(c) for c in given.columns]):
         raise ValueError(f"explanations: {name!r} has other columns than x, or in another order")
-    w = numbers(given.weights if isinstance(given, Explanation) else given, f"explanations: {name!r}").to(x.device)
+    w = floating(given.weights if isinstance(given, Explanation) else given, f"explanations: {name!r}").to(x.device)
     if w.shape == x.shape and d < x[0].numel():
         w = mask.group_sum(x, w)
     if w.ndim < 2 or tuple(w.flatten(1).shape) != (len(x), d):

@@ -8,8 +8,9 @@ import numpy as np
 from locapprox._explain import N_SAMPLES
 from locapprox._explainer import as_maps, named
 from locapprox._explanation import Explanation
-from locapprox._parts import numbers, positive
+from locapprox._parts import positive
 from locapprox._problem import Problem
+from locapprox.models.inputs import floating
 from locapprox.models.scores import Target
 from locapprox.plotting import Axes, axes
 
@@ -86,13 +87,13 @@ def pictures(
     parts = as_maps(
         named(attributions, "attributions"), None if model is None else Problem(model, images, target), n_samples
     )
-    images, columns = numbers(images, "images"), {}
+    images, columns = floating(images, "images"), {}
     if images.ndim not in (3, 4) or images.numel() == 0:
         raise ValueError(f"images must be (b, channels, height, width), got shape {tuple(images.shape)}")
     if names is not None and len(names) != len(images):
         raise ValueError(f"names has {len(names)}, there are {len(images)} images")
     for name, given in parts.items():
-        maps = given.on_input() if isinstance(given, Explanation) else numbers(given, f"attributions: {name!r}")
+        maps = given.on_input() if isinstance(given, Explanation) else floating(given, f"attributions: {name!r}")
         if maps.ndim < 3 or len(maps) != len(images) or maps.shape[-2:] != images.shape[-2:]:
             raise ValueError(
                 f"attributions: {name!r} is {tuple(maps.shape)}, the images are {tuple(images.shape)}; they must have "
@@ -123,7 +124,7 @@ def signed(weights: Any, sign: str = "all") -> np.ndarray:
         raise ValueError(f"sign must be one of {', '.join(SIGNS)}; got {sign!r}")
     if isinstance(weights, Explanation):
         raise TypeError("weights must be one map, such as e.on_input()[0]; `lx.pictures` takes Explanations")
-    values = numbers(weights, "weights").cpu().double()
+    values = floating(weights, "weights").cpu().double()
     if values.ndim not in (2, 3) or values.numel() == 0:
         raise ValueError(f"weights must be (height, width) or (channels, height, width), got {tuple(values.shape)}")
     values = values if values.ndim == 2 else values.sum(0)
@@ -143,7 +144,7 @@ def scale(values: np.ndarray, outliers: float = 2.0) -> float:
 
 def picture_of(ax: Axes, image: Any) -> None:
     """The image itself: in colour if it has three channels, scaled to its own range."""
-    values = numbers(image, "image").cpu().double()
+    values = floating(image, "image").cpu().double()
     if values.ndim == 3 and len(values) == 3:
         low, high = values.min(), values.max()
         ax.imshow(((values - low) / (high - low).clamp_min(1e-12)).permute(1, 2, 0).numpy())
@@ -154,7 +155,7 @@ def picture_of(ax: Axes, image: Any) -> None:
 
 
 def grey(image: Any) -> np.ndarray:
-    values = numbers(image, "image").cpu().double()
+    values = floating(image, "image").cpu().double()
     if values.ndim not in (2, 3):
         raise ValueError(f"image must be (height, width) or (channels, height, width), got {tuple(values.shape)}")
     return (values if values.ndim == 2 else values.mean(0)).numpy()

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from locapprox._parts import brief, numbers, positive, whole_number
-from locapprox.models.inputs import all_finite, channels_last, is_pillow
+from locapprox._parts import brief, positive, whole_number
+from locapprox.models.inputs import all_finite, channels_last, floating, is_pillow
 
 LARGEST = {torch.uint8: 255, torch.uint16: 65535, torch.bool: 1}
 Segment = Callable[[np.ndarray], np.ndarray]  # (height, width, channels), scaled to 0 … 1 -> whole numbers (h, w)
@@ -57,7 +57,7 @@ def superpixels(x: Tensor | np.ndarray, segment: Segment | None = None) -> Int[T
         ValueError: naming the image whose segmentation fails, has another size, no whole numbers, or one segment.
         ImportError: scikit-image is needed for the default.
     """
-    x = numbers(x, "x")
+    x = floating(x, "x")
     if x.ndim != 4 or x.numel() == 0:
         raise ValueError(f"x must be images (b, channels, height, width), got shape {tuple(x.shape)}")
     if not all_finite(x):
@@ -83,7 +83,7 @@ def superpixels(x: Tensor | np.ndarray, segment: Segment | None = None) -> Int[T
 
 
 def _labels(given: Any, name: str) -> Tensor:
-    labels = numbers(given, name)
+    labels = floating(given, name)
     if not bool((labels == labels.round()).all()):
         raise ValueError(f"{name} must be whole numbers")
     return labels.long()
@@ -205,7 +205,7 @@ def _scaled(image: Any, name: str) -> Tensor:
     else:
         array = np.asarray(image)
         whole = array.dtype.kind in "biu" and not np.ma.is_masked(image)
-        x = torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) if whole else numbers(image, name)
+        x = torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) if whole else floating(image, name)
     if x.is_complex():
         raise TypeError(f"{name} must hold real numbers, got complex ones")
     if x.dtype in LARGEST:

@@ -69,6 +69,12 @@ def as_numbers(given: Any, name: str) -> Tensor:
     return torch.from_numpy(array.astype(np.float64 if wide else array.dtype.newbyteorder("="), copy=False))
 
 
+def floating(given: Any, name: str) -> Tensor:
+    """As `as_numbers`; whole numbers and Booleans become float64."""
+    tensor = as_numbers(given, name)
+    return tensor if tensor.is_floating_point() else tensor.double()
+
+
 def _columns(given: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
     frame = given.to_frame() if isinstance(given, pd.Series) else given
     text = [str(c) for c, dtype in zip(frame.columns, frame.dtypes, strict=True) if not is_numeric_dtype(dtype)]

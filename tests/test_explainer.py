@@ -256,7 +256,7 @@ def test_bad_numbers_are_refused_with_a_sentence(tanh_net, x):
         ((1e-9 * x, grouped), ValueError, "a map must have one value on all entries of a feature"),
         ((x[:, :2], grouped), ValueError, "there are 2 weights per instance for 3 features"),
         ((x[:, :4], grouped), ValueError, "there are 4 weights per instance for 3 features"),
-        (([["a"] * 6] * 5, lx.smoothgrad()), TypeError, "values must be numbers, got list"),
+        (([["a"] * 6] * 5, lx.smoothgrad()), TypeError, "values must hold numbers, got "),
         ((x, lx.kernel_shap(torch.zeros(4))), ValueError, "baseline must be a number, one input of shape"),
         ((x, lx.kernel_shap(features=[0, 1])), ValueError, "features has shape"),
     ]:

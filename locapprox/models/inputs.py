@@ -65,9 +65,8 @@ def as_numbers(given: Any, name: str) -> Tensor:
         raise TypeError(f"{name} must hold real numbers, got complex ones")
     if array.dtype.kind not in "biuf":
         what = f"an array of dtype {array.dtype}; encode text, then {name}.astype(float)"
-        raise TypeError(
-            f"{name} must hold numbers, got {what if isinstance(given, np.ndarray) else reprlib.repr(given)}"
-        )
+        found = what if isinstance(given, np.ndarray) else reprlib.repr(given)
+        raise TypeError(f"{name} must hold numbers, got {found}")
     wide = array.dtype.kind == "f" and array.itemsize > 8  # longdouble
     return torch.from_numpy(array.astype(np.float64 if wide else array.dtype.newbyteorder("="), copy=False))
 

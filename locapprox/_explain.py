@@ -137,8 +137,12 @@ def explain_mean(
     Other arguments and errors as of `explain`.
     """
     check_method(method)
-    replicates = whole_number(replicates, "replicates", least=2)
+    replicates, seed = whole_number(replicates, "replicates", least=2), whole_number(seed, "seed", least=0)
     problem = Problem(model, x, target, batch_size)
+    where = described(method.neighbourhood)
+    problem.check(where)
+    if not where.shares_features(problem.x):
+        raise ValueError("method labels the features of every instance differently: a mean over them has no meaning")
     seeds = tqdm(range(replicates), f"{method.name}: replicates", delay=2, leave=False, disable=not progress)
     means = [explained(problem, method, n_samples, seed + r).weights.nanmean(0) for r in seeds]
     stacked = torch.stack(means)

@@ -15,14 +15,14 @@ from torch import Tensor
 from locapprox._files import ARRAYS, read, read_method, write
 from locapprox._method import Method
 from locapprox._names import aligned
-from locapprox._parts import share, whole_number
+from locapprox._parts import brief, share, whole_number
 from locapprox._problem import Problem
 from locapprox.fit.links import LINKS, Link
 from locapprox.fit.sampling import generator, samples
 from locapprox.fit.validate import mean_loss
 from locapprox.models.inputs import Array, as_tensor, plain
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, described
-from locapprox.plotting import Axes, draw_bars, draw_image, draw_points
+from locapprox.plotting import Axes, as_text, draw_bars, draw_image, draw_points
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,10 @@ class Explanation:
             raise TypeError(
                 f"an explanation is indexed by instances alone, got {instances!r}; see e.weights for features"
             )
-        i = torch.from_numpy(np.arange(len(self))[instances].reshape(-1).copy())
+        try:
+            i = torch.from_numpy(np.arange(len(self))[instances].reshape(-1).copy())
+        except IndexError as error:
+            raise IndexError(f"{brief(instances)} picks no instances of {len(self)}: {error}") from error
         inside, where, own = self._inside, self._where, i.to(self.x.device)
         here = where.at(self.x, own)
         affine = None if inside.affine is None else (inside.affine[0][own], inside.affine[1][own])
@@ -111,7 +114,10 @@ class Explanation:
         """The mean loss on n fresh draws of the neighbourhood, like `loss`."""
         problem = self._problem("validate")
         seed, n = self._setting("seed", seed), whole_number(n, "n")
-        weights, intercept = self._by_score(self.weights), self.intercept.reshape(len(self), -1)
+        if len(self) == 0:
+            return self.loss
+        weights = self._by_score(self.weights)
+        intercept = self.intercept.reshape(weights.shape[:2])
         loss = torch.full_like(intercept, torch.nan)
         with problem.evaluating(warns=True):
             for sample in samples(problem, self._where, n, seed, "validate"):
@@ -140,7 +146,9 @@ class Explanation:
                 f"explained instance; got {tuple(np.shape(inputs))}"
             )
         slopes, origin = self._on_inputs()
-        value = slopes.flatten(2) @ (x - origin.unsqueeze(1)).flatten(2).mT + self.intercept.reshape(len(x), -1, 1)
+        value = slopes.flatten(2) @ (x - origin.unsqueeze(1)).flatten(2).mT + self.intercept.reshape(
+            *slopes.shape[:2], 1
+        )
         value = self._inside.link(value)[0]
         value = value if self._inside.several else value[:, 0]
         return value[..., 0] if one else value
@@ -154,8 +162,7 @@ class Explanation:
 
     def points(self, instance: int = 0, n: int | None = None, seed: int | None = None) -> tuple[Draw, Tensor]:
         """What the fit saw around one instance: the draw (its first n rows) and the inputs x_ξ (n, *shape)."""
-        if whole_number(instance, "instance", least=0) >= len(self):
-            raise ValueError(f"instance must be below {len(self)}, the number of instances; got {instance}")
+        self._check_place("instance", instance, len(self))
         one = torch.tensor([instance], device=self.x.device)
         here, x = self._where.at(self.x, one), self.x[one]
         whole, rng = self._setting("n_samples"), generator(self._setting("seed", seed), here, "fit", self.x)
@@ -184,8 +191,13 @@ class Explanation:
 
     def plot(self, ax: Axes | None = None, instance: int = 0, score: int = 0, top: int = 15) -> Axes:
         """One instance: bars with 95 % intervals, or an image if x is one and every entry has a weight."""
-        weights = self._by_score(self.weights)[instance, score].cpu().numpy()
-        title = f"{self.method.name} ($R^2$ = {float(self.r2.reshape(len(self), -1)[instance, score]):.2f})"
+        by_score, top = self._by_score(self.weights), whole_number(top, "top")
+        b, k = by_score.shape[:2]
+        if not (-b <= instance < b and -k <= score < k):
+            raise ValueError(f"instance must be below {b} and score below {k}; got {instance} and {score}")
+        weights = by_score[instance, score].cpu().numpy()
+        r2 = float(self.r2.reshape(b, k)[instance, score])
+        title = f"{as_text(self.method.name)} ($R^2$ = {r2:.2f})"
         if self.x.ndim in (3, 4) and self._inside.per_entry:
             return draw_image(weights.reshape(-1, *self.x.shape[-2:]).sum(0), title, ax)
         half = self._by_score(self.interval()[1] - self.weights)[instance, score].cpu().numpy()
@@ -199,12 +211,17 @@ class Explanation:
         ax: Axes | None = None,
     ) -> Axes:
         """The points drawn around one instance, in two of its (flattened) features, coloured by weight."""
+        features = (0, 0) if self.x[:1].numel() == 1 else features  # of one feature, against itself
+        if len(features) != 2:
+            raise ValueError(f"features must be two of the entries of an input, got {features!r}")
+        for one in features:
+            self._check_place("features", one, self.x[:1].numel())
         draw, placed = self.points(instance, n)
         flat = (placed if placed.ndim == self.x.ndim else placed.mean(1)).flatten(1)
         x = self.x[instance].flatten()
         names = self.feature_names or [f"entry {i}" for i in range(len(x))]
         placed_at, weight, at = (part.cpu().numpy() for part in (flat, draw.weight, x))
-        return draw_points(placed_at, weight, at, names, features, f"{self.method.name}: points drawn", ax)
+        return draw_points(placed_at, weight, at, names, features, f"{as_text(self.method.name)}: points drawn", ax)
 
     def save(self, path: str | Path) -> Path:
         """One .npz of arrays and a JSON text; `lx.load` reads it back without executing anything."""
@@ -225,6 +242,11 @@ class Explanation:
         with suppress(ValueError):  # a placement that is not affine has no slopes on the input
             arrays["slopes"], arrays["origin"] = self._on_inputs()
         return write(path, {name: part.cpu().numpy() for name, part in arrays.items()}, meta)
+
+    @staticmethod
+    def _check_place(name: str, given: Any, count: int) -> None:
+        if whole_number(given, name, least=0) >= count:
+            raise ValueError(f"{name} must be below {count}, the number of {name.removesuffix('s')}s; got {given}")
 
     def _setting(self, name: str, given: int | None = None) -> int:
         if given is None and self.settings[name] is None:

@@ -20,6 +20,11 @@ def axes(ax: Axes | None) -> Axes:
     return plt.gca() if ax is None else ax
 
 
+def as_text(text: object) -> str:
+    """Text as it is: of a name, $ is no formula."""
+    return str(text).replace("$", r"\$")
+
+
 def draw_image(values: np.ndarray, title: str, ax: Axes | None = None) -> Axes:
     """(height, width) on a diverging scale about 0."""
     ax = axes(ax)
@@ -37,7 +42,7 @@ def draw_bars(
     ax = axes(ax)
     order = np.argsort(np.abs(np.nan_to_num(weights)))[-top:]
     colours = np.where(weights[order] < 0, NEGATIVE, POSITIVE).tolist()
-    ax.barh([names[i] for i in order], weights[order], xerr=half[order], color=colours, ecolor="0.3")
+    ax.barh([as_text(names[i]) for i in order], weights[order], xerr=half[order], color=colours, ecolor="0.3")
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.set_xlabel("weight (95 % interval)")
     ax.set_title(title)
@@ -60,7 +65,7 @@ def draw_points(
     ax.figure.colorbar(dots, ax=ax, label="weight")
     ax.scatter(*placed[~finite][:, [i, j]].T, marker="s", facecolor="none", edgecolor="k", label="interpolated")
     ax.scatter(x[i], x[j], marker="*", s=120, color=NEGATIVE, label="the instance")
-    ax.set(xlabel=names[i], ylabel=names[j], title=title)
+    ax.set(xlabel=as_text(names[i]), ylabel=as_text(names[j]), title=title)
     ax.legend(loc="best", fontsize="small")
     return ax
 
@@ -73,9 +78,9 @@ def draw_ranking(
     rows = np.arange(len(names))[::-1]
     ax.errorbar(means, rows, xerr=half, fmt="none", ecolor="0.4", capsize=2)
     ax.scatter(means, rows, c=[NEGATIVE if name == marked else POSITIVE for name in names], zorder=3)
-    ax.set_yticks(rows, names)
+    ax.set_yticks(rows, [as_text(name) for name in names])
     ax.set_xlabel(label)
-    ax.set_title(title)
+    ax.set_title(as_text(title))
     return ax
 
 
@@ -91,7 +96,7 @@ def draw_matrix(
     for i, j in np.ndindex(*values.shape):
         colour = "white" if shade[i, j] > 0.7 else "black"
         ax.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", color=colour, fontsize="small")
-    ax.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
-    ax.set_yticks(range(len(rows)), rows)
+    ax.set_xticks(range(len(columns)), [as_text(name) for name in columns], rotation=35, ha="right")
+    ax.set_yticks(range(len(rows)), [as_text(name) for name in rows])
     ax.set(xlabel="neighbourhood", ylabel="method", title=title)
     return ax

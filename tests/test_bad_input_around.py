@@ -26,6 +26,14 @@ def asked(call, **settings):
     return lambda: getattr(lx.perturbation_test(total, X, {"w": X, "v": -X}), call)(**settings)
 
 
+def rows(images):
+    return images.flatten(1).sum(1)
+
+
+def normal(covariance):
+    return lx.Method("own", lx.Additive(lx.CorrelatedNormal(covariance)), lx.SquaredError())
+
+
 CASES = {
     # perturbation tests
     **{
@@ -73,6 +81,61 @@ CASES = {
         f"{call} up to {value!r}": (asked(call, up_to=value), V, "^up_to must be a whole number ≥ 1, got ")
         for call, value in itertools.product(("auc", "summary", "compare"), (0, -1, 2.5, "2"))
     },
+    # parts of a method
+    **{
+        f"width {width}": (
+            lambda width=width: lx.lime(width),
+            V,
+            r"^width must be between 1e-150 and 1e150, or math\.inf; got ",
+        )
+        for width in (1e200, 1e-200, 1e155, 1e-320)
+    },
+    "sigma of another layout": (
+        lambda: lx.explain(rows, IMAGES, lx.c_lime(torch.rand(4, 5, 3) + 0.1)),
+        V,
+        r"^sigma has shape \(4, 5, 3\), an input \(3, 4, 5\): its entries would go to others$",
+    ),
+    **{
+        f"covariance {name}": (lambda c=c: lx.explain(total, X, normal(c)), kind, match)
+        for name, c, kind, match in [
+            ("of one side", torch.eye(6) + torch.tensor([[0.9]]) * torch.ones(6, 6).triu(1), V, "must be symmetric; "),
+            ("of NaN", torch.eye(6) * float("nan"), V, "covariance has NaN or infinite values$"),
+            ("as text", "eye", T, "covariance must hold real numbers"),
+        ]
+    },
+    "a mean over unlike segments": (
+        lambda: lx.explain_mean(
+            total, X, lx.occlusion(features=[[0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], [0, 1, 2, 1, 2, 2]])
+        ),
+        V,
+        "^method labels the features of every instance differently: a mean over them has no meaning$",
+    ),
+    "a mean without a seed": (
+        lambda: lx.explain_mean(total, X, lx.c_lime(), seed=None),
+        V,
+        "^seed must be a whole number",
+    ),
+    # what an explanation shows
+    **{
+        f"index {index!r}": (lambda index=index: done()[index], IndexError, "picks no instances of 3: ")
+        for index in (3, 1.5, [0.5], [True, False], {})
+    },
+    "plot of none": (lambda: done()[:0].plot(), V, "^instance must be below 0 and score below 1; got 0 and 0$"),
+    "plot of another score": (
+        lambda: done().plot(score=1),
+        V,
+        "^instance must be below 3 and score below 1; got 0 and 1$",
+    ),
+    **{
+        f"top {top!r}": (lambda top=top: done().plot(top=top), V, "^top must be a whole number ≥ 1, got")
+        for top in (0, -1, 2.5)
+    },
+    "points in another feature": (
+        lambda: done().plot_points(features=(0, 9)),
+        V,
+        "^features must be below 6, the number",
+    ),
+    "points in one feature": (lambda: done().plot_points(features=(0,)), V, "^features must be two of the entries"),
     # images
     **{
         f"patches of {name}": (

@@ -173,6 +173,40 @@ def test_plot_draws_images_on_a_symmetric_scale():
     assert image.get_clim() == pytest.approx((-float(x[0].sum(0).abs().max()), float(x[0].sum(0).abs().max())))
 
 
+def test_names_are_drawn_as_they_are(x):
+    """What stands between dollars is no formula."""
+    names = [r"$\foo$", "c$", "a_b", "$x", "d", "e"]
+    method = lx.Method(r"$\bar$", lx.Additive(lx.Normal(0.1)), lx.SquaredError())
+    e = lx.explain(lambda a: a.sum(1).to_numpy(), pd.DataFrame(x.numpy(), columns=names), method, n_samples=50)
+    for ax in (e.plot(ax=plt.figure().gca()), e.plot_points(ax=plt.figure().gca())):
+        ax.figure.canvas.draw()  # where a formula is read
+        shown = [label.get_text() for label in ax.get_yticklabels()] if len(ax.patches) else [ax.get_xlabel()]
+        assert {text.replace("\\$", "$") for text in shown} <= set(names)
+        assert ax.get_title().startswith(r"\$\bar\$")
+    table = lx.faithfulness(lambda a: a.sum(1), x, {names[0]: lx.c_lime()}, {names[0]: lx.c_lime()}, n_samples=50)
+    table.plot(ax=plt.figure().gca()).figure.canvas.draw()
+
+
+def test_points_of_one_feature_are_drawn(x):
+    e = lx.explain(lambda a: a.sum(1), x[:, :1], lx.c_lime(), n_samples=40)
+    ax = e.plot_points()
+    drawn = ax.collections[0].get_offsets()
+    np.testing.assert_array_equal(drawn[:, 0], drawn[:, 1])
+    np.testing.assert_array_equal(drawn[:, 0], e.points(0, 500)[1].flatten())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_none_of_the_instances(several, three_outputs, x, tmp_path):
+    e = lx.explain(three_outputs, x, lx.c_lime(), n_samples=40, target=range(3) if several else 1)
+    for none in (e[:0], e[5:2], e[[]], lx.load(e[:0].save(tmp_path / "none"))):
+        assert len(none) == 0
+        assert none.predict(x[:0]).shape == (0, *e.predict(x).shape[1:])
+        assert none.interval()[0].shape == (0, *e.weights.shape[1:])
+        assert none.to_frame().columns.tolist() == e.to_frame().columns.tolist()
+        agree(lx.concat([none, e]), e, exactly=False) if none._inside.problem else None
+    assert e[:0].validate(10).shape == (0, *e.loss.shape[1:])
+
+
 def test_plot_with_padding_and_several_scores(three_outputs, x):
     labels = torch.tensor(
         [[0, 1, 2, 2, 1, 0], [0, 1, 2, 3, 4, 0], [0, 1, 0, 1, 0, 1], [0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 4, 5]]

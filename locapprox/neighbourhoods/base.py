@@ -168,7 +168,11 @@ class BaseNeighbourhood(ABC):
 
     def per_entry(self, x: Tensor, d: int) -> bool:
         """Whether the d entries of ξ are the entries of an input, so that weights have its shape."""
-        return d == x[0].numel()
+        return d == x.shape[1:].numel()
+
+    def shares_features(self, x: Tensor) -> bool:
+        """Whether the jth entry of ξ is the same feature of every instance."""
+        return True
 
     def on_input(self, x: Tensor, weights: Float[Tensor, "b k d"]) -> Tensor:
         """Each feature's weight on all its entries: (b, k, *input shape)."""

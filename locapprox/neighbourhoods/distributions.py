@@ -3,6 +3,7 @@
 A quadrature rule is a distribution too: its nodes are ξ, its weights the weights. Binary masks are in `masks`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,10 @@ class BaseDistribution(ABC):
     @abstractmethod
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         """See `Distribution`."""
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError if it does not fit inputs of this shape, with an entry of ξ for every entry."""
+        return
 
     def blocks(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Iterator[Draw]:
         """The draw of n rows, in blocks whose size depends on d alone."""
@@ -115,6 +120,11 @@ class Normal(Named, Concise, BaseDistribution):
         if sigma.ndim:
             object.__setattr__(self, "sigma", sigma)
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        given = tuple(torch.as_tensor(self.sigma).shape)
+        if len(given) > 1 and given[-len(shape) :] != shape and math.prod(given) == math.prod(shape):
+            raise ValueError(f"sigma has shape {given}, an input {shape}: its entries would go to others")
+
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         sigma = torch.as_tensor(self.sigma, dtype=dtype, device=rng.device).flatten()
         if sigma.numel() not in (1, d):
@@ -142,8 +152,12 @@ class CorrelatedNormal(Named, Concise, BaseDistribution):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "covariance", as_numbers(self.covariance, "covariance"))
-        if not all_finite(self.covariance):
+        given: Tensor = self.covariance
+        if not all_finite(given):
             raise ValueError("covariance has NaN or infinite values")
+        square = given.ndim == 2 and len(given) == len(given.mT)
+        if square and not torch.allclose(given, given.mT, rtol=1e-6, atol=1e-9 * float(given.abs().max())):
+            raise ValueError("covariance must be symmetric; (C + C.T) / 2 is, if only rounding is to blame")
 
     @classmethod
     def of_data(cls, data: Array, scale: float = 1.0) -> "CorrelatedNormal":

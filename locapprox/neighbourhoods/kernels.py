@@ -28,6 +28,8 @@ class ExponentialKernel(Concise):
     def __post_init__(self) -> None:
         if not isinstance(self.width, Real) or not self.width > 0:
             raise ValueError(f"width must be positive, one number; got {self.width!r}")
+        if not (1e-150 < self.width < 1e150 or self.width == math.inf):
+            raise ValueError(f"width must be between 1e-150 and 1e150, or math.inf; got {self.width:g}")
         if self.measured_in not in ("x", "xi"):
             raise ValueError(f'measured_in must be "x" or "xi", got {self.measured_in!r}')
 
@@ -41,7 +43,8 @@ class ExponentialKernel(Concise):
         if n < rows:
             return f"use n_samples ≥ {4 * rows}, and a wider kernel than width={self.width:g}"
         width = self.workable_width(draw, squared_distance, n, rows)
-        return f"width={self.width:g} is too narrow here: use width={width:.2g} or more"
+        step = 10.0 ** (math.floor(math.log10(width)) - 1)  # two digits, rounded up
+        return f"width={self.width:g} is too narrow here: use width={math.ceil(width / step) * step:.3g} or more"
 
     def workable_width(self, draw: Draw, squared_distance: Float[Tensor, "b n"], n: int, rows: int) -> float:
         """The least width, in steps of a quarter, for n such draws to have an effective size of `rows`."""

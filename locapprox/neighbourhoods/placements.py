@@ -80,6 +80,9 @@ class Additive(Placement):
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
         return x.unsqueeze(1) + xi.reshape(*xi.shape[:-1], *x.shape[1:])
 
+    def check(self, x: Tensor) -> None:
+        self._draws.check(tuple(x.shape[1:]))
+
     def named(self, names: Sequence[str], index: pd.Index | None = None) -> "Additive":
         draws = self._draws.named(names)
         return self if draws is self._draws else replace(self, distribution=draws)
@@ -161,6 +164,9 @@ class Multiplicative(Placement):
 
     def per_entry(self, x: Tensor, d: int) -> bool:
         return self._labels.labels is None
+
+    def shares_features(self, x: Tensor) -> bool:
+        return not self._labels.differ(x)
 
     def on_input(self, x: Tensor, weights: Tensor) -> Tensor:
         d = self._dimension(x) if len(x) else weights.shape[-1]

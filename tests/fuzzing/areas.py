@@ -306,7 +306,12 @@ def units(chance):
     if sparse or constrained:
         fit, one = one, Plan(lx.c_lime(0.3 * size), lambda i: additive)
         one.method = lx.Method("c_lime", one.method.neighbourhood, lx.SquaredError(), fit)
-    e, caught = explained(chance, model, x, one, n_samples=n)
+    try:
+        e, caught = explained(chance, model, x, one, n_samples=n)
+    except ValueError as error:
+        if constrained:
+            raise Wrong(f"w ≥ 0 can always be met: {error}") from error
+        raise
     tolerance = 1e-6 if kind == torch.float64 else 2e-2
     if not (sparse or constrained):
         return compare(e, one, numbers(x), truths(model, lambda i: 0, 3), tolerance, caught)

@@ -135,7 +135,7 @@ BAD_X = {
     "None": lambda a: None,
     "series": lambda a: pd.Series(a[0]),
     "frame of text": lambda a: frame(a, age="old"),
-    "frame of equal names": lambda a: pd.DataFrame(a, columns=["age"] * a.shape[1]),
+    "frame of equal names": lambda a: pd.DataFrame(np.hstack([a, a]), columns=["age"] * 2 * a.shape[1]),
     "frame with missing": lambda a: frame(holes(a, np.nan)).convert_dtypes(),
 }
 

@@ -18,19 +18,25 @@ from locapprox.fit.logistic_rows import Rows, for_problems, kept_rows
 from locapprox.fit.losses import Loss
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample
-from locapprox.fit.solve import eliminate, weighted_gram
+from locapprox.fit.solve import UndeterminedError, eliminate, unit_near, weighted_gram
 
 MOST_STEPS = 200
+TOLERANCE = 1e-3  # of probabilities
 
 
 def fit_logistic(sample: Sample, loss: Loss, intercept: bool) -> Fit:
     """The stated loss minimised over logistic g."""
     sample.check_memory()
     blocks, rows = kept_rows(sample, loss, intercept)
+    unit = float(unit_near(rows.X[:, : sample.d].abs().amax()))
+    rows = rows.in_units(unit, sample.d)
     n_fixed, unit_size = sum(block.n_fixed for block in blocks), blocks[-1].unit_size
     units = sum(block.units for block in blocks)
-    theta = minimise(rows, start(rows))
-    newton = Newton.at(rows, theta)
+    try:
+        theta = minimise(rows, start(rows))
+        newton = Newton.at(rows, theta)
+    except UndeterminedError as error:
+        raise undetermined(rows, error) from error
     coarse = blocks[0].coarse_weight
     degrees = float(max(1, units - 1)) if units else torch.inf
     value = rows.objective(theta)
@@ -47,9 +53,25 @@ def fit_logistic(sample: Sample, loss: Loss, intercept: bool) -> Fit:
         error, value = leave_out_gradients(rows, theta, newton, n_fixed, unit_size)
     d, shape = sample.d, (len(sample.x), sample.k)
     constant = theta[:, d] if intercept else torch.zeros_like(theta[:, 0])
-    parts = theta[:, :d], constant, error[:, :d], value, rows.constant_loss()
+    parts = theta[:, :d] / unit, constant, error[:, :d] / unit, value, rows.constant_loss()
     w, c, standard_error, out_of_sample, of_constant = (part.unflatten(0, shape) for part in parts)
     return Fit(w, c, standard_error, out_of_sample, of_constant, degrees)
+
+
+def undetermined(rows: Rows, error: UndeterminedError) -> ValueError:
+    """What to say where no θ is: on outputs that no logistic function has, or on a step, the draw is not to blame."""
+    least, most = (float(y) for y in rows.y.aminmax())
+    if least < -TOLERANCE or most > 1 + TOLERANCE:
+        return ValueError(
+            f"a logistic surrogate is for outputs between 0 and 1, and the model's go from {least:.3g} to {most:.3g}: "
+            "explain a probability (a softmax or sigmoid in the model or in target=), or use Linear()"
+        )
+    if bool(((rows.y < TOLERANCE) | (rows.y > 1 - TOLERANCE)).all(-1).any()):
+        return ValueError(
+            "a logistic surrogate of outputs that are all but 0 or 1 in the draw has no finite weights: widen the "
+            "neighbourhood, or use Linear()"
+        )
+    return error
 
 
 def start(rows: Rows) -> Float[Tensor, "B p"]:
@@ -62,7 +84,7 @@ def start(rows: Rows) -> Float[Tensor, "B p"]:
     gram = weighted_gram(rows.X, weight)
     unit = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     ridge = 1e-10 * gram.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None] * unit
-    return eliminate(gram + ridge, rhs[:, None], rows.exact, rows.exact_y.logit()[:, None])[0][:, 0]
+    return eliminate(gram + ridge, rhs[:, None], rows.exact, rows.exact_y.logit()[:, None], 1.0)[0][:, 0]
 
 
 def minimise(

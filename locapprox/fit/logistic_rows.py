@@ -31,6 +31,14 @@ class Rows:
         some = self.weight[problems], self.y[problems], G, self.exact_y[problems]
         return replace(self, weight=some[0], y=some[1], G=some[2], exact_y=some[3])
 
+    def in_units(self, unit: float, d: int) -> "Rows":
+        """ξ in this unit, so w in its inverse: tolerances on θ then mean the same for any ξ."""
+        size = torch.ones(self.X.shape[1]).to(self.X)
+        size[:d] = unit
+        loss = Loss(self.loss.value, self.loss.gradient / unit**2)
+        G = None if self.G is None else self.G * unit
+        return replace(self, loss=loss, X=self.X / size, G=G, exact=self.exact / size)
+
     @property
     def no_change(self) -> Float[Tensor, "B 1 e"]:
         """What a step may change at the exact rows."""

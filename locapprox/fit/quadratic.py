@@ -18,6 +18,11 @@ class Exact(NamedTuple):
     rows: Float[Tensor, "e p"]
     y: Float[Tensor, "b k e"]
 
+    @property
+    def size(self) -> float:
+        """The largest |c|."""
+        return float(self.y.abs().max()) if self.y.numel() else 0.0
+
 
 class Slopes(NamedTuple):
     """Sums over gradient rows about g₀: Σ w g and Σ w ‖g‖²."""
@@ -92,8 +97,8 @@ class Quadratic:
         """Least squares; for a mean gradient no M, since A is a multiple of the identity."""
         if self.gradients_only and len(exact.rows) == 0:
             return Solution(self.with_mean_intercept(self.mean_gradient), None)
-        theta, inverse = eliminate(*self.system(), exact.rows, exact.y - self.y0[..., None])
-        return Solution(self._uncentred(theta), inverse)
+        theta, inverse = eliminate(*self.system(), *self.about_y0(exact), exact.size)
+        return Solution(self.uncentred(theta), inverse)
 
     def shrink(self, exact: Exact, rows: float) -> Solution:
         """As `solve`, with ridge on the weights in units of their feature's spread; see `ridge`."""
@@ -101,26 +106,26 @@ class Quadratic:
         mean = self.x / self.w[:, None]
         spread = gram.diagonal(dim1=-2, dim2=-1) / self.w[:, None] - self.loss.value * mean.square()
         spread[:, self.d :] = 0  # the intercept is free
-        square, target = self.loss.value * self.yy, exact.y - self.y0[..., None]
-        theta, inverse = ridge(gram, rhs, spread.clamp_min(0), square, exact.rows, target, rows)
-        return Solution(self._uncentred(theta), inverse)
+        square = self.loss.value * self.yy
+        theta, inverse = ridge(gram, rhs, spread.clamp_min(0), square, *self.about_y0(exact), rows, exact.size)
+        return Solution(self.uncentred(theta), inverse)
 
     def solve_on(self, chosen: Bool[Tensor, "b k d"], exact: Exact) -> Solution:
         """As `solve` with the other weights held at 0."""
         if self.gradients_only and len(exact.rows) == 0:
             return Solution(self.with_mean_intercept(self.mean_gradient * chosen), None)
         gram, rhs = self.system()
-        theta, target = torch.zeros_like(rhs), exact.y - self.y0[..., None]
+        theta, target = torch.zeros_like(rhs), self.about_y0(exact).y
         b, k, p = rhs.shape
         inverse = rhs.new_zeros(b * k, p, p)
         for i in range(b):
             for j in range(k):
                 s = torch.cat([chosen[i, j], chosen.new_ones(p - self.d)]).nonzero().flatten()
                 part = gram[i % len(gram)][s][:, s][None], rhs[i, j, s][None, None], exact.rows[:, s]
-                solution, small = eliminate(*part, target[i, j][None, None])
+                solution, small = eliminate(*part, target[i, j][None, None], exact.size)
                 theta[i, j, s] = solution[0, 0]
                 inverse[i * k + j, s[:, None], s] = small[0]
-        return Solution(self._uncentred(theta), inverse)
+        return Solution(self.uncentred(theta), inverse)
 
     def with_mean_intercept(self, w: Float[Tensor, "b k d"]) -> Float[Tensor, "b k p"]:
         """Gradient matching leaves the intercept free: E f(x_ξ) − w · E ξ."""
@@ -170,7 +175,10 @@ class Quadratic:
             loss += self.loss.gradient * (gg / weight + cross + g0.square().sum(-1))
         return loss
 
-    def _uncentred(self, theta: Float[Tensor, "b k p"]) -> Float[Tensor, "b k p"]:
+    def about_y0(self, exact: Exact) -> Exact:
+        return Exact(exact.rows, exact.y - self.y0[..., None])
+
+    def uncentred(self, theta: Float[Tensor, "b k p"]) -> Float[Tensor, "b k p"]:
         if self.intercept:
             theta[..., -1] += self.y0
         return theta

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from locapprox.fit.solve import part_of, particular, times
+from locapprox.fit.solve import part_of, particular, times, unit_near
 
 
 class Spectrum(NamedTuple):
@@ -85,12 +85,15 @@ def ridge(
     exact: Float[Tensor, "e p"],
     target: Float[Tensor, "b k e"],
     rows: float,
+    size: float = 0.0,
 ) -> tuple[Float[Tensor, "b k p"], Shrunk]:
     """min ½ θᵀAθ − θᵀrhs + ½ λ Σ penalty_j θ_j² with C θ = c, λ by generalised cross-validation.
 
     GCV(λ) = RSS(λ) / (1 − tr H(λ) / rows)² (Golub, Heath and Wahba 1979); RSS needs no rows but `square`, Σ w y².
     """
-    theta, null = particular(exact, target)
+    unit = unit_near(penalty.amax(0).sqrt())
+    gram, rhs, penalty, exact = gram / unit / unit[:, None], rhs / unit, penalty / unit.square(), exact / unit
+    theta, null = particular(exact, target, size)
     score = (rhs - times(theta, gram)) @ null
     square = square - 2 * (theta * rhs).sum(-1) + (times(theta, gram) * theta).sum(-1)
     spectrum = Spectrum.of(null.mT @ gram @ null, null.mT @ (penalty[:, :, None] * null))
@@ -103,4 +106,4 @@ def ridge(
     chosen = t[gcv.argmin(-1), 0][..., None]  # (b, k, 1)
     divisor = spectrum.divisor(chosen)  # (b, k, q)
     basis = null @ spectrum.basis  # (g, p, q)
-    return theta + (score / divisor) @ basis.mT, Shrunk(basis, divisor.flatten(0, 1))
+    return (theta + (score / divisor) @ basis.mT) / unit, Shrunk(basis / unit[:, None], divisor.flatten(0, 1))

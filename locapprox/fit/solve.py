@@ -16,6 +16,10 @@ _PAIRS: MutableMapping[Tensor, Tensor] = WeakIdKeyDictionary()
 PAIRS_UP_TO = 64  # unknowns up to which per-instance Gram matrices come from one product with all feature pairs
 
 
+class UndeterminedError(ValueError):
+    """The rows do not determine θ."""
+
+
 def design(xi: Float[Tensor, "n d"], intercept: bool, dtype: torch.dtype) -> Float[Tensor, "n p"]:
     """Rows [ξ, 1], or ξ without intercept."""
     xi = xi.to(dtype)
@@ -76,12 +80,13 @@ def eliminate(
     rhs: Float[Tensor, "b k p"],
     exact: Float[Tensor, "e p"],
     target: Float[Tensor, "b k e"],
+    size: float = 0.0,
 ) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "g p p"]]:
     """min ½ θᵀAθ − θᵀrhs with C θ = c: θ = θ₀ + N u, (NᵀAN) u = Nᵀ(rhs − A θ₀), N a basis of the null space of C."""
     if len(exact) == 0:
         inverse = inverse_of(gram)
         return times(rhs, inverse), inverse
-    theta, null = particular(exact, target)
+    theta, null = particular(exact, target, size)
     if null.shape[1] == 0:
         return theta, torch.zeros_like(gram)
     inverse = null @ inverse_of(null.mT @ gram @ null) @ null.mT
@@ -94,37 +99,68 @@ def times(rows: Float[Tensor, "b k p"], matrices: Float[Tensor, "g p p"]) -> Flo
 
 
 def particular(
-    exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"]
+    exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"], size: float = 0.0
 ) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "p q"]]:
-    """The least-norm θ₀ with C θ₀ = c, and an orthonormal basis of the null space of C."""
+    """The least-norm θ₀ with C θ₀ = c, and a basis of the null space of C, orthonormal: both in the columns' units.
+
+    `size` is that of the outputs, of which c may be a small difference.
+    """
     if len(exact) == 0:
         p = exact.shape[1]
         return target.new_zeros(*target.shape[:2], p), torch.eye(p, dtype=target.dtype, device=target.device)
+    unit = unit_near(exact.abs().amax(0))
+    exact = exact / unit
     u, s, vh = torch.linalg.svd(exact, full_matrices=len(exact) < exact.shape[1])
     rank = int((s > s[0] * 1e-10).sum())
     theta = (target @ u[:, :rank] / s[:rank]) @ vh[:rank]
     gap = float((theta @ exact.mT - target).abs().max()) if rank < len(exact) else 0.0
-    if gap and gap > 1e-6 * (1e-6 + float(target.abs().max())):
+    if gap > 1e-6 * float(target.abs().max()) + 1e-12 * size:
         raise ValueError(
             f"the rows with infinite weight cannot all be interpolated (off by {gap:.3g}): without an intercept the "
             "surrogate is 0 at ξ = 0 (use Linear(intercept=True)), and equal ξ need equal outputs"
         )
-    return theta, vh[rank:].mT
+    return theta / unit, vh[rank:].mT / unit[:, None]
 
 
 def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
     """The inverse of positive definite matrices, scaled to unit diagonal first."""
-    scale = A.diagonal(dim1=-2, dim2=-1).clamp_min(torch.finfo(A.dtype).tiny).rsqrt()
+    scale = to_unit_diagonal(A)
     scaled = A * scale[:, :, None] * scale[:, None, :]
     factor, info = torch.linalg.cholesky_ex(scaled)
     pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
-    if bool(((info > 0) | (pivots < 100 * A.shape[-1] * torch.finfo(A.dtype).eps)).any()):
-        rank = int(torch.linalg.matrix_rank(scaled, hermitian=True).min())
-        raise ValueError(
-            f"n_samples is too small, or the draw too poor: its rows determine {rank} of the {A.shape[-1]} weights; "
-            "draw more, use fewer features (features=), a wider kernel, or another neighbourhood"
-        )
+    if bool(((info > 0) | ~(pivots >= 100 * A.shape[-1] * torch.finfo(A.dtype).eps)).any()):
+        raise UndeterminedError(why_undetermined(scaled))
     return torch.cholesky_inverse(factor) * scale[:, :, None] * scale[:, None, :]
+
+
+def why_undetermined(scaled: Float[Tensor, "g p p"]) -> str:
+    """Why matrices of unit diagonal have no inverse."""
+    p = scaled.shape[-1]
+    if not bool(scaled.isfinite().all()):
+        return "the draw's ξ or weights, or the outputs, are infinite, NaN, or too large to be squared: scale them down"
+    rank = int(torch.linalg.matrix_rank(scaled, hermitian=True).min())
+    rank = f"{rank} of the {p} weights" if rank < p else f"the {p} weights no better than round-off"
+    return (
+        f"n_samples is too small, or the draw too poor: its rows determine {rank}; draw more, use fewer features "
+        "(features=), a wider kernel, or another neighbourhood"
+    )
+
+
+def to_unit_diagonal(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p"]:
+    """s with s_i A_ii s_i = 1; 1 where A_ii is 0."""
+    diagonal = A.diagonal(dim1=-2, dim2=-1)
+    return torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
+
+
+def unit_near(size: Tensor) -> Tensor:
+    """The power of 1024 nearest to every size, 1 for 0: numbers between 1/32 and 32 stay what they are."""
+    steps = torch.where(size > 0, size, 1.0).log2().div(10).round()
+    return torch.ldexp(torch.ones_like(size), (10 * steps).int())
+
+
+def binary(size: Tensor) -> Tensor:
+    """The power of two at or below every size, which may be divided by without changing a digit; 1 for 0."""
+    return torch.where(size > 0, torch.ldexp(torch.ones_like(size), torch.frexp(size).exponent - 1), 1.0)
 
 
 def part_of(parts: Tensor, i: slice, b: int) -> Tensor:

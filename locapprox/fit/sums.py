@@ -54,6 +54,19 @@ class GradientSums(NamedTuple):
     gg: Float[Tensor, "b s k"]
 
 
+def moments(weight: Float[Tensor, "h 1 s r"], a: Float[Tensor, "c k r d"]) -> tuple[Tensor, Tensor]:
+    """Σ w a and Σ w a²: in a's precision, and in that of the weights where a's has no room for them or for a²."""
+    with torch.autocast(a.device.type, enabled=False):
+        low, room = weight.to(a.dtype), torch.finfo(a.dtype)
+        first, second = low @ a, low @ a.square()
+        small, large = room.tiny * 2**30, room.max / 2**30
+        most = weight.amax(-1)
+        lost = ((second < small) & (first != 0)) | ~(second < large)
+        if bool(lost.any()) or bool(((most > 0) & (most < small) | ~(most < large)).any()):
+            first, second = weight @ a.to(weight.dtype), weight @ a.to(weight.dtype).square()
+    return first.to(weight.dtype), second.to(weight.dtype)
+
+
 @dataclass(eq=False)
 class Spread:
     """Of independent units u of gradient rows, W_u = Σ w and G_u = Σ w g about g₀: Σ G_u², Σ W_u G_u and Σ W_u²."""
@@ -118,11 +131,9 @@ class Totals:
         # Within a block in the model's precision: what is summed is the spread about g₀, so nothing is lost.
         gradient = gradient.float() if gradient.element_size() < 4 else gradient
         about = gradient - self.g0[i][:, :, None].to(gradient.dtype)
-        square = about.square()
         # w² is one more weighting of the same product: the sums of units of one row
         rows = weight if unit_size is None else torch.cat([weight, weight[:, :1].square()], dim=1)
-        rows = rows.to(gradient.dtype)[:, None]
-        first, second = (rows @ about).to(weight.dtype), (rows @ square).to(weight.dtype)  # (c, k, s or s + 1, d)
+        first, second = moments(rows[:, None], about)  # (c, k, s or s + 1, d)
         self.gradients.g[i] += first[:, :, :sets].transpose(1, 2)
         self.gradients.gg[i] += second[:, :, :sets].sum(-1).transpose(1, 2)
         if unit_size is None:

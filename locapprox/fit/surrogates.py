@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from locapprox._parts import Concise, whole_number
+from locapprox.fit.constrained import solve_constrained
 from locapprox.fit.links import IDENTITY, LOGISTIC, Link
 from locapprox.fit.logistic import fit_logistic
 from locapprox.fit.losses import Loss
@@ -17,7 +18,7 @@ from locapprox.fit.minimise import minimise
 from locapprox.fit.quadratic import Exact, Quadratic, Solution
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample
-from locapprox.fit.solve import particular
+from locapprox.fit.solve import binary, to_unit_diagonal
 
 
 @runtime_checkable
@@ -121,22 +122,35 @@ class Sparse(Concise, BaseSurrogate):
             weights = problem.mean_gradient
             order = weights.abs().argsort(-1, descending=True)[..., : self.k]
             return torch.zeros_like(weights, dtype=torch.bool).scatter(-1, order, True)
-        from sklearn.linear_model import lars_path_gram
-
         gram, rhs = problem.system()
         if self.intercept:  # profiled out
             column = gram[:, :-1, -1:] / gram[:, -1:, -1:]
             rhs = rhs[..., :-1] - rhs[..., -1:] * column.mT
             gram = gram[:, :-1, :-1] - column @ gram[:, -1:, :-1]
+        scale = to_unit_diagonal(gram)
+        gram, rhs = gram * scale[:, :, None] * scale[:, None, :], rhs * scale[:, None]
+        rhs = rhs / binary(rhs.abs().amax(-1, keepdim=True)) * 2**10  # the path ends where the largest is 1e-7
+        gram, rhs = gram.cpu().numpy(), rhs.cpu().numpy()
         chosen = np.zeros(rhs.shape, bool)
         for i, j in np.ndindex(*rhs.shape[:2]):
-            one = gram[i % len(gram)].cpu().numpy()
-            scale = np.sqrt(np.maximum(np.diagonal(one), 1e-300))
-            score, steps = rhs[i, j].cpu().numpy() / scale, 8 * len(one)
-            path = lars_path_gram(score, one / np.outer(scale, scale), n_samples=1, method="lasso", max_iter=steps)[2]
-            support = (path != 0).sum(0)
-            chosen[i, j] = path[:, np.flatnonzero(support <= self.k)[-1]] != 0
-        return torch.from_numpy(chosen).to(rhs.device)
+            chosen[i, j] = last_of_path(gram[i % len(gram)], rhs[i, j], self.k)
+        return torch.from_numpy(chosen).to(problem.w.device)
+
+
+def last_of_path(gram: np.ndarray, score: np.ndarray, k: int) -> np.ndarray:
+    """Which features are in at the last point of the lasso path with at most k of them.
+
+    Features may leave the path, so it is followed until there are 2k + 10: none is known that came back from there.
+    """
+    from sklearn.linear_model import lars_path_gram
+
+    most, steps = 2 * k + 10, 3 * k + 15
+    while True:
+        path = lars_path_gram(score, gram, n_samples=1, method="lasso", max_iter=steps)[2]
+        support = (path != 0).sum(0)
+        if support.max() >= most or path.shape[1] <= steps or steps >= 8 * len(gram):
+            return np.asarray(path[:, np.flatnonzero(support <= k)[-1]] != 0)
+        steps = min(4 * steps, 8 * len(gram))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,29 +169,7 @@ class Constrained(Concise, BaseSurrogate):
         return minimise(sample, loss, self.intercept, self._solve, by_groups=True).fit
 
     def _solve(self, problem: Quadratic, exact: Exact) -> Solution:
-        import cvxpy as cp
-
-        gram, rhs = problem.system()
-        p = gram.shape[-1]
-        if self.intercept:
-            rhs = rhs + problem.y0[..., None] * gram[:, None, -1]  # about y = 0, where the constraints are stated
-        start, null = particular(*exact)  # rows to interpolate are eliminated, so they hold exactly
-        basis, q = null.cpu().numpy(), null.shape[1]
-        free, offset, root, score = cp.Variable(q), cp.Parameter(p), cp.Parameter((q, q)), cp.Parameter(q)
-        theta = offset + basis @ free
-        rules = self.constraints(*((theta[:-1], theta[-1]) if self.intercept else (theta, cp.Constant(0.0))))
-        programme = cp.Problem(cp.Minimize(cp.sum_squares(root @ free) - 2 * score @ free), rules)  # type: ignore[attr-defined]
-        reduced, right = null.mT @ gram @ null, (rhs - start @ gram) @ null
-        out = torch.zeros_like(rhs)
-        for i, j in np.ndindex(*rhs.shape[:2]):
-            values, vectors = torch.linalg.eigh(reduced[i % len(gram)])
-            root.value = ((values / values[-1]).clamp_min(0).sqrt() * vectors).mT.cpu().numpy()
-            score.value, offset.value = (right[i, j] / values[-1]).cpu().numpy(), start[i, j].cpu().numpy()
-            programme.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
-            if free.value is None:
-                raise ValueError(f"the constraints and the rows to interpolate cannot all be met ({programme.status})")
-            out[i, j] = torch.from_numpy(theta.value).to(out)
-        return Solution(out, None)
+        return solve_constrained(problem, exact, self.constraints)
 
 
 @dataclass(frozen=True, repr=False)

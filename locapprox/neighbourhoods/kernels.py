@@ -43,12 +43,14 @@ class ExponentialKernel(Concise):
         if n < rows:
             return f"use n_samples ≥ {4 * rows}, and a wider kernel than width={self.width:g}"
         width = self.workable_width(draw, squared_distance, n, rows)
+        if math.isinf(width):
+            return "no width of the kernel leaves more here: draw more (n_samples), or use another distribution"
         step = 10.0 ** (math.floor(math.log10(width)) - 1)  # two digits, rounded up
-        return f"width={self.width:g} is too narrow here: use width={math.ceil(width / step) * step:.3g} or more"
+        return f"width={self.width:g} is too narrow here: use width={math.ceil(width / step) * step:.2g} or more"
 
     def workable_width(self, draw: Draw, squared_distance: Float[Tensor, "b n"], n: int, rows: int) -> float:
-        """The least width, in steps of a quarter, for n such draws to have an effective size of `rows`."""
-        width = self.width
+        """The least wider one, in steps of a quarter, for n such draws to have an effective size of `rows`."""
+        width = 1.25 * self.width
         while True:
             log_weight = draw.weight.double().log() - squared_distance / width**2
             weight = (log_weight - log_weight.amax(-1, keepdim=True)).exp()

@@ -6,6 +6,7 @@ the right side. The constraints are stated on θ.
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,28 +22,36 @@ ACCURATE |= {f"reduced_{name}": 1e-8 for name in ACCURATE}  # or it is no soluti
 Rules = Callable[[Any, Any], Any]
 
 
-def solve_constrained(problem: Quadratic, exact: Exact, constraints: Rules) -> Solution:
+class ConstrainedSolver:
     """The minimum under `constraints(weights, intercept)`. Gradient matching leaves the intercept free: it is then the
     one they allow that is nearest to E f(x_ξ) − w · E ξ.
 
     Raises TypeError where the constraints are none, ValueError where they cannot be met, or not accurately.
     """
-    gram, rhs = problem.system()
-    start, null = particular(*problem.about_y0(exact), exact.size)
-    A, b = null.mT @ gram @ null, (rhs - start @ gram) @ null
-    scale, start, p = to_unit_diagonal(A), problem.uncentred(start), null.shape[0]
-    programme, theta = Programme(constraints, *null.shape, problem.intercept), torch.zeros_like(rhs)
-    for i, j in np.ndindex(*rhs.shape[:2]):
-        s = scale[i % len(gram)]
-        theta[i, j] = programme.minimum(A[i % len(gram)] * s * s[:, None], b[i, j] * s, start[i, j], null * s)
-    if problem.gradients_only and problem.intercept and len(exact.rows) == 0:
-        last = Programme(constraints, p, 1, True)
-        wanted = problem.with_mean_intercept(theta[..., :-1])
-        step = torch.eye(p).to(theta)[:, -1:]
+
+    def __init__(self, constraints: Rules) -> None:
+        self.programme = cache(partial(Programme, constraints))  # one for all problems of a fit
+
+    def __call__(self, problem: Quadratic, exact: Exact) -> Solution:
+        gram, rhs = problem.system()
+        start, null = particular(*problem.about_y0(exact), exact.size)
+        A, b = null.mT @ gram @ null, (rhs - start @ gram) @ null
+        scale, start = to_unit_diagonal(A), problem.uncentred(start)
+        programme, theta = self.programme(*null.shape, problem.intercept), torch.zeros_like(rhs)
         for i, j in np.ndindex(*rhs.shape[:2]):
-            size = wanted[i, j].abs().amax().clamp_min(torch.finfo(step.dtype).tiny)
-            theta[i, j] = last.minimum(torch.ones_like(A[0, :1, :1]), size.new_zeros(1), wanted[i, j], step * size)
-    return Solution(theta, None)
+            s = scale[i % len(gram)]
+            theta[i, j] = programme.minimum(A[i % len(gram)] * s * s[:, None], b[i, j] * s, start[i, j], null * s)
+        if problem.gradients_only and problem.intercept and len(exact.rows) == 0:
+            self._set_intercept(theta, problem.with_mean_intercept(theta[..., :-1]))
+        return Solution(theta, None)
+
+    def _set_intercept(self, theta: Float[Tensor, "b k p"], wanted: Float[Tensor, "b k p"]) -> None:
+        p = theta.shape[-1]
+        programme, last = self.programme(p, 1, True), torch.eye(p).to(theta)[:, -1:]
+        one, tiny = torch.ones(1, 1).to(theta), torch.finfo(theta.dtype).tiny
+        for i, j in np.ndindex(*theta.shape[:2]):
+            size = wanted[i, j].abs().amax().clamp_min(tiny)
+            theta[i, j] = programme.minimum(one, 0 * one[0], wanted[i, j], last * size)
 
 
 class Programme:
@@ -61,8 +70,8 @@ class Programme:
                 f"constraints must return a list of cvxpy constraints, such as [w >= 0], got {given!r}; without any, "
                 "use Linear()"
             )
-        objective = cp.sum_squares(self.root @ self.u) - 2 * self.score @ self.u
-        self.programme = cp.Problem(cp.Minimize(objective), rules)  # type: ignore[attr-defined]
+        objective = cp.sum_squares(self.root @ self.u) - 2 * self.score @ self.u  # type: ignore[attr-defined]
+        self.programme = cp.Problem(cp.Minimize(objective), rules)
         if not self.programme.is_dcp():
             raise ValueError(f"constraints must be convex by cvxpy's rules (DCP), got {rules}")
 
@@ -77,6 +86,7 @@ class Programme:
         self.root.value = ((values / values[-1]).clamp_min(0).sqrt() * vectors).mT.cpu().numpy()
         self.score.value = (b / values[-1]).cpu().numpy()
         self.offset.value, self.basis.value = offset.cpu().numpy(), basis.cpu().numpy()
+        chain: Any
         data, chain, inverse = self.programme.get_problem_data(cp.CLARABEL, solver_opts=ACCURATE)
         # Cones are cones in any unit: u, slacks and constants are in that of f's right side, and each cone of order 1
         unit = float(np.abs(self.score.value).max(initial=0.0)) or 1.0
@@ -94,6 +104,6 @@ class Programme:
         if solution.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
             raise ValueError("the constraints and the rows to interpolate cannot all be met (infeasible)")
         raise ValueError(
-            f"the constraints could not be solved for to 1e-8 ({solution.status}): state them in the units of f, or draw "
-            "more (n_samples)"
+            f"the constraints could not be solved for to 1e-8 ({solution.status}): state them in the units of f, "
+            "or draw more (n_samples)"
         )

@@ -35,8 +35,8 @@ def fit_logistic(sample: Sample, loss: Loss, intercept: bool) -> Fit:
     try:
         theta = minimise(rows, start(rows))
         newton = Newton.at(rows, theta)
-    except UndeterminedError as error:
-        raise undetermined(rows, error) from error
+    except UndeterminedError as reason:
+        raise undetermined(rows, reason) from reason
     coarse = blocks[0].coarse_weight
     degrees = float(max(1, units - 1)) if units else torch.inf
     value = rows.objective(theta)

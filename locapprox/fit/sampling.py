@@ -14,7 +14,7 @@ from torch import Tensor
 
 from locapprox._memory import require_memory
 from locapprox._problem import Problem
-from locapprox.fit.solve import binary, design
+from locapprox.fit.solve import design, unit_of_weights
 from locapprox.models.scores import Scores
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 
@@ -216,14 +216,13 @@ class Sample:
         for draw in self.neighbourhood.drawn(self.x, self.n, rng):
             xi = draw.xi[0] if draw.xi.ndim == 3 else draw.xi  # per instance: the batch is one instance
             weight = torch.atleast_2d(draw.weight).to(self.dtype)
-            unit = _unit(weight) if unit is None and weight.numel() else unit  # no fit depends on it
-            weight, coarse = weight / unit, None if draw.coarse_weight is None else draw.coarse_weight[None] / unit[0]
+            unit = unit_of_weights(weight) if unit is None else unit  # no fit depends on it
+            weight, coarse = weight / unit, None if draw.coarse_weight is None else draw.coarse_weight[None] / unit
             if weight.numel() and math.isinf(weight.amax()):
                 exact = weight[0].isinf()
                 if len(weight) > 1 and not bool((weight.isinf() == exact).all()):
                     raise ValueError(
-                        "weight is inf for some instances and finite for others in the same row; draw xi per instance, "
-                        "(b, n, d), instead"
+                        "weight is inf for some instances and finite for others in a row: draw xi (b, n, d) instead"
                     )
                 if bool((exact[draw.n_fixed :].reshape(-1, draw.unit_size).sum(1) % draw.unit_size).any()):
                     raise ValueError("weight is inf for some rows of a unit and finite for others")
@@ -298,7 +297,3 @@ class Sample:
                         self.bar.update((chunk[0].stop - i) * (chunk[1].stop - j))
 
 
-def _unit(weight: Float[Tensor, "g n"]) -> Float[Tensor, "g 1"]:
-    """What weights whose squares leave float64's range are divided by; 1 for all others."""
-    largest = torch.where(weight.isfinite(), weight, 0.0).amax(-1, keepdim=True)
-    return torch.where((largest > 2.0**-100) & (largest < 2.0**100), 1.0, binary(largest))

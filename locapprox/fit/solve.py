@@ -139,9 +139,9 @@ def why_undetermined(scaled: Float[Tensor, "g p p"]) -> str:
     if not bool(scaled.isfinite().all()):
         return "the draw's ξ or weights, or the outputs, are infinite, NaN, or too large to be squared: scale them down"
     rank = int(torch.linalg.matrix_rank(scaled, hermitian=True).min())
-    rank = f"{rank} of the {p} weights" if rank < p else f"the {p} weights no better than round-off"
+    what = f"{rank} of the {p} weights" if rank < p else f"the {p} weights no better than round-off"
     return (
-        f"n_samples is too small, or the draw too poor: its rows determine {rank}; draw more, use fewer features "
+        f"n_samples is too small, or the draw too poor: its rows determine {what}; draw more, use fewer features "
         "(features=), a wider kernel, or another neighbourhood"
     )
 
@@ -161,6 +161,12 @@ def unit_near(size: Tensor) -> Tensor:
 def binary(size: Tensor) -> Tensor:
     """The power of two at or below every size, which may be divided by without changing a digit; 1 for 0."""
     return torch.where(size > 0, torch.ldexp(torch.ones_like(size), torch.frexp(size).exponent - 1), 1.0)
+
+
+def unit_of_weights(weight: Float[Tensor, "g n"]) -> Float[Tensor, "g 1"]:
+    """What weights whose squares leave float64's range may be divided by; 1 for all others."""
+    largest = torch.where(weight.isfinite(), weight, 0.0).amax(-1, keepdim=True)
+    return torch.where((largest > 2.0**-100) & (largest < 2.0**100), 1.0, binary(largest))
 
 
 def part_of(parts: Tensor, i: slice, b: int) -> Tensor:

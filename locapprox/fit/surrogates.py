@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from locapprox._parts import Concise, whole_number
-from locapprox.fit.constrained import solve_constrained
+from locapprox.fit.constrained import ConstrainedSolver
 from locapprox.fit.links import IDENTITY, LOGISTIC, Link
 from locapprox.fit.logistic import fit_logistic
 from locapprox.fit.losses import Loss
@@ -130,10 +130,10 @@ class Sparse(Concise, BaseSurrogate):
         scale = to_unit_diagonal(gram)
         gram, rhs = gram * scale[:, :, None] * scale[:, None, :], rhs * scale[:, None]
         rhs = rhs / binary(rhs.abs().amax(-1, keepdim=True)) * 2**10  # the path ends where the largest is 1e-7
-        gram, rhs = gram.cpu().numpy(), rhs.cpu().numpy()
-        chosen = np.zeros(rhs.shape, bool)
-        for i, j in np.ndindex(*rhs.shape[:2]):
-            chosen[i, j] = last_of_path(gram[i % len(gram)], rhs[i, j], self.k)
+        matrices, scores = gram.cpu().numpy(), rhs.cpu().numpy()
+        chosen = np.zeros(scores.shape, bool)
+        for i, j in np.ndindex(*scores.shape[:2]):
+            chosen[i, j] = last_of_path(matrices[i % len(matrices)], scores[i, j], self.k)
         return torch.from_numpy(chosen).to(problem.w.device)
 
 
@@ -166,10 +166,7 @@ class Constrained(Concise, BaseSurrogate):
     intercept: bool = True
 
     def fit(self, sample: Sample, loss: Loss) -> Fit:
-        return minimise(sample, loss, self.intercept, self._solve, by_groups=True).fit
-
-    def _solve(self, problem: Quadratic, exact: Exact) -> Solution:
-        return solve_constrained(problem, exact, self.constraints)
+        return minimise(sample, loss, self.intercept, ConstrainedSolver(self.constraints), by_groups=True).fit
 
 
 @dataclass(frozen=True, repr=False)

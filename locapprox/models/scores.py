@@ -163,9 +163,11 @@ class Scores:
             if not y.requires_grad:
                 why = "its output does not depend on its input differentiably"
                 raise NoGradientError(NO_GRADIENT.format(why=why))
-            grads = [
-                torch.autograd.grad(y[:, j].sum(), leaf, retain_graph=j + 1 < y.shape[1])[0] for j in range(y.shape[1])
-            ]
+            with torch.autocast(leaf.device.type, enabled=False):  # backward runs in the precision of forward
+                grads = [
+                    torch.autograd.grad(y[:, j].sum(), leaf, retain_graph=j + 1 < y.shape[1])[0]
+                    for j in range(y.shape[1])
+                ]
         return y.detach(), torch.stack(grads, dim=1) if len(grads) > 1 else grads[0].unsqueeze(1)
 
     def _of_placed(self, placed: Tensor, instances: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ from locapprox.neighbourhoods.named import Named
 
 Sigma = float | Tensor | np.ndarray | pd.Series
 
+MOST_NODES = 2000  # of one Gauss–Legendre rule
+
 
 @runtime_checkable
 class Distribution(Protocol):
@@ -180,7 +182,8 @@ class CorrelatedNormal(Named, Concise, BaseDistribution):
         if int(info) or not bool(torch.isfinite(factor).all()):
             raise ValueError("covariance must be positive definite: more data rows than entries are needed")
         z = torch.randn(n, d, generator=rng, device=rng.device, dtype=dtype)
-        xi = z @ factor.to(z).mT
+        with torch.autocast(z.device.type, enabled=False):
+            xi = z @ factor.to(z).mT
         return Draw(xi, ones(xi))
 
 
@@ -203,6 +206,7 @@ class Uniform(Concise, BaseDistribution):
 class GaussLegendre(Concise, BaseDistribution):
     """`Uniform(low, high)` by Gauss–Legendre quadrature with n nodes (exact for polynomials of degree 2n − 1).
 
+    More than 2,000 nodes are spread over panels of equal length, exact to degree 2,000 at least.
     The coarser rule interpolates on every second node. Whole budget at once: the nodes depend on n.
     """
 
@@ -220,6 +224,12 @@ class GaussLegendre(Concise, BaseDistribution):
 @lru_cache(maxsize=32)
 def _gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes on (0, 1), weights, and the weights of the rule on every second node."""
+    if n > MOST_NODES:  # in panels: finding N nodes takes O(N²), the coarser rule's weights O(N³)
+        panels = math.ceil(n / MOST_NODES)
+        rules = [_gauss_legendre(n // panels + (i < n % panels)) for i in range(panels)]
+        nodes = np.concatenate([i + rule[0] for i, rule in enumerate(rules)])
+        weights, coarse = (np.concatenate([rule[part] for rule in rules]) for part in (1, 2))
+        return nodes / panels, weights / panels, coarse / panels
     from scipy.special import roots_legendre
 
     nodes, weights = roots_legendre(n)  # O(n²); numpy's leggauss is O(n³), seconds for n = 1000

@@ -109,7 +109,9 @@ def particular(
         p = exact.shape[1]
         return target.new_zeros(*target.shape[:2], p), torch.eye(p, dtype=target.dtype, device=target.device)
     unit = unit_near(exact.abs().amax(0))
-    exact = exact / unit
+    if bool((unit != 1).any()):
+        theta, null = particular(exact / unit, target, size)
+        return theta / unit, null / unit[:, None]
     u, s, vh = torch.linalg.svd(exact, full_matrices=len(exact) < exact.shape[1])
     rank = int((s > s[0] * 1e-10).sum())
     theta = (target @ u[:, :rank] / s[:rank]) @ vh[:rank]
@@ -119,7 +121,7 @@ def particular(
             f"the rows with infinite weight cannot all be interpolated (off by {gap:.3g}): without an intercept the "
             "surrogate is 0 at ξ = 0 (use Linear(intercept=True)), and equal ξ need equal outputs"
         )
-    return theta / unit, vh[rank:].mT / unit[:, None]
+    return theta, vh[rank:].mT
 
 
 def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:

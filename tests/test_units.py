@@ -116,8 +116,8 @@ def cases():
     for (name, where), (of, loss), (kind, surrogate), dtype in product(
         NEIGHBOURHOODS.items(), LOSSES.items(), SURROGATES.items(), (F32, F64)
     ):
-        linear = kind in ("linear", "through 0")
-        always = (dtype == F64 and (linear or name in ("kernel", "SHAP"))) or (linear and name in ("normal", "LIME"))
+        always = dtype == F64 and "SHAP" == name
+        always |= kind == "linear" and (dtype == F64 or name in ("normal", "LIME"))
         marks = [] if always else [pytest.mark.slow]
         yield pytest.param(where, loss, surrogate, dtype, id=f"{name}-{of}-{kind}-{dtype}", marks=marks)
 

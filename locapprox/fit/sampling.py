@@ -217,13 +217,12 @@ class Sample:
             xi = draw.xi[0] if draw.xi.ndim == 3 else draw.xi  # per instance: the batch is one instance
             weight = torch.atleast_2d(draw.weight).to(self.dtype)
             unit = unit_of_weights(weight) if unit is None else unit  # no fit depends on it
-            weight, coarse = weight / unit, None if draw.coarse_weight is None else draw.coarse_weight[None] / unit
+            weight = weight if isinstance(unit, float) else weight / unit
+            coarse = None if draw.coarse_weight is None else draw.coarse_weight[None] / unit
             if weight.numel() and math.isinf(weight.amax()):
                 exact = weight[0].isinf()
                 if len(weight) > 1 and not bool((weight.isinf() == exact).all()):
-                    raise ValueError(
-                        "weight is inf for some instances and finite for others in a row: draw xi (b, n, d) instead"
-                    )
+                    raise ValueError("weight is inf for some instances, finite for others in a row: draw xi (b, n, d)")
                 if bool((exact[draw.n_fixed :].reshape(-1, draw.unit_size).sum(1) % draw.unit_size).any()):
                     raise ValueError("weight is inf for some rows of a unit and finite for others")
                 keep = (~exact).nonzero()[:, 0]

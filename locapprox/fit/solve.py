@@ -165,10 +165,15 @@ def binary(size: Tensor) -> Tensor:
     return torch.where(size > 0, torch.ldexp(torch.ones_like(size), torch.frexp(size).exponent - 1), 1.0)
 
 
-def unit_of_weights(weight: Float[Tensor, "g n"]) -> Float[Tensor, "g 1"]:
-    """What weights whose squares leave float64's range may be divided by; 1 for all others."""
-    largest = torch.where(weight.isfinite(), weight, 0.0).amax(-1, keepdim=True)
-    return torch.where((largest > 2.0**-100) & (largest < 2.0**100), 1.0, binary(largest))
+def unit_of_weights(weight: Float[Tensor, "g n"]) -> Float[Tensor, "g 1"] | float:
+    """What weights whose squares leave float64's range may be divided by; 1 where none do."""
+    if weight.numel() == 0:
+        return 1.0
+    largest = weight.amax(-1, keepdim=True)
+    if bool(largest.isinf().any()):  # rows to interpolate
+        largest = torch.where(weight.isfinite(), weight, 0.0).amax(-1, keepdim=True)
+    ordinary = (largest > 2.0**-100) & (largest < 2.0**100)
+    return 1.0 if bool(ordinary.all()) else torch.where(ordinary, 1.0, binary(largest))
 
 
 def part_of(parts: Tensor, i: slice, b: int) -> Tensor:

@@ -116,7 +116,7 @@ def cases():
     for (name, where), (of, loss), (kind, surrogate), dtype in product(
         NEIGHBOURHOODS.items(), LOSSES.items(), SURROGATES.items(), (F32, F64)
     ):
-        always = dtype == F64 and "SHAP" == name
+        always = dtype == F64 and name == "SHAP"
         always |= kind == "linear" and (dtype == F64 or name in ("normal", "LIME"))
         marks = [] if always else [pytest.mark.slow]
         yield pytest.param(where, loss, surrogate, dtype, id=f"{name}-{of}-{kind}-{dtype}", marks=marks)

@@ -18,7 +18,7 @@ from locapprox.fit.logistic_rows import Rows, for_problems, kept_rows
 from locapprox.fit.losses import Loss
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample
-from locapprox.fit.solve import UndeterminedError, eliminate, unit_near, weighted_gram
+from locapprox.fit.solve import eliminate, unit_near, weighted_gram
 
 MOST_STEPS = 200
 TOLERANCE = 1e-3  # of probabilities
@@ -35,8 +35,11 @@ def fit_logistic(sample: Sample, loss: Loss, intercept: bool) -> Fit:
     try:
         theta = minimise(rows, start(rows))
         newton = Newton.at(rows, theta)
-    except UndeterminedError as reason:
-        raise undetermined(rows, reason) from reason
+    except ValueError as failure:
+        why = why_undetermined(rows)
+        if why is None:
+            raise
+        raise ValueError(why) from failure
     coarse = blocks[0].coarse_weight
     degrees = float(max(1, units - 1)) if units else torch.inf
     value = rows.objective(theta)
@@ -58,20 +61,22 @@ def fit_logistic(sample: Sample, loss: Loss, intercept: bool) -> Fit:
     return Fit(w, c, standard_error, out_of_sample, of_constant, degrees)
 
 
-def undetermined(rows: Rows, error: UndeterminedError) -> ValueError:
-    """What to say where no θ is: on outputs that no logistic function has, or on a step, the draw is not to blame."""
+def why_undetermined(rows: Rows) -> str | None:
+    """Why no θ is found, on outputs that no logistic function has, or on a step; None elsewhere."""
+    if rows.y.numel() == 0:
+        return None
     least, most = (float(y) for y in rows.y.aminmax())
     if least < -TOLERANCE or most > 1 + TOLERANCE:
-        return ValueError(
+        return (
             f"a logistic surrogate is for outputs between 0 and 1, and the model's go from {least:.3g} to {most:.3g}: "
             "explain a probability (a softmax or sigmoid in the model or in target=), or use Linear()"
         )
     if bool(((rows.y < TOLERANCE) | (rows.y > 1 - TOLERANCE)).all(-1).any()):
-        return ValueError(
+        return (
             "a logistic surrogate of outputs that are all but 0 or 1 in the draw has no finite weights: widen the "
             "neighbourhood, or use Linear()"
         )
-    return error
+    return None
 
 
 def start(rows: Rows) -> Float[Tensor, "B p"]:

@@ -16,10 +16,6 @@ _PAIRS: MutableMapping[Tensor, Tensor] = WeakIdKeyDictionary()
 PAIRS_UP_TO = 64  # unknowns up to which per-instance Gram matrices come from one product with all feature pairs
 
 
-class UndeterminedError(ValueError):
-    """The rows do not determine θ."""
-
-
 def design(xi: Float[Tensor, "n d"], intercept: bool, dtype: torch.dtype) -> Float[Tensor, "n p"]:
     """Rows [ξ, 1], or ξ without intercept."""
     xi = xi.to(dtype)
@@ -131,7 +127,7 @@ def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
     factor, info = torch.linalg.cholesky_ex(scaled)
     pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
     if bool(((info > 0) | ~(pivots >= 100 * A.shape[-1] * torch.finfo(A.dtype).eps)).any()):
-        raise UndeterminedError(why_undetermined(scaled))
+        raise ValueError(why_undetermined(scaled))
     return torch.cholesky_inverse(factor) * scale[:, :, None] * scale[:, None, :]
 
 

@@ -28,7 +28,10 @@ def fit_logistic(sample: Sample, loss: Loss, intercept: bool) -> Fit:
     """The stated loss minimised over logistic g."""
     sample.check_memory()
     blocks, rows = kept_rows(sample, loss, intercept)
-    unit = float(unit_near(rows.X[:, : sample.d].abs().amax()))
+    size = rows.X[:, : sample.d].abs().amax()
+    if float(size) == 0 and rows.G is not None:  # at a point gradients alone say what a unit of ξ is
+        size = rows.G.abs().amax().clamp_min(torch.finfo(size.dtype).tiny).reciprocal()
+    unit = float(unit_near(size))
     rows = rows.in_units(unit, sample.d)
     n_fixed, unit_size = sum(block.n_fixed for block in blocks), blocks[-1].unit_size
     units = sum(block.units for block in blocks)

@@ -17,6 +17,8 @@ def concat(explanations: Iterable[Explanation]) -> Explanation:
 
     What differs between their settings becomes None. Raises ValueError naming what cannot be joined.
     """
+    if isinstance(explanations, Explanation) or not isinstance(explanations, Iterable):
+        raise TypeError(f"explanations must be a list of Explanations, got {type(explanations).__name__}")
     explanations = list(explanations)
     if not explanations:
         raise ValueError("explanations is empty")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from locapprox._method import Method
+from locapprox._parts import whole_number
 from locapprox.fit.links import LINKS
 from locapprox.fit.losses import Loss
 from locapprox.fit.sampling import Sample
@@ -61,7 +62,7 @@ def read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         try:
             with ZipFile(file) as stored:
                 meta = json.loads(_text(stored))
-                found = meta.get("format", 0)
+                found = whole_number(meta.get("format", 0), "format", least=0)
                 arrays = _arrays(stored, meta) if found <= FORMAT else {}
             if found == 0:
                 arrays, meta = _first_format(arrays, meta)

@@ -1,10 +1,12 @@
 """What all parts share: short reprs, equality by value, checks of numbers, failures that name them."""
 
+import dis
 import math
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields, is_dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,13 @@ def share(value: Any, name: str) -> float:
     return float(value)
 
 
+def finite(value: Any, name: str) -> float:
+    """The argument `name` as a finite number, or a ValueError."""
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {brief(value)}")
+    return float(value)
+
+
 def positive(value: Any, name: str) -> float:
     """The argument `name` as a positive finite number, or a ValueError."""
     try:
@@ -117,11 +126,14 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-OURS = "locapprox."
+OURS, RAISE = "locapprox.", dis.opmap["RAISE_VARARGS"]
 
 
 def _raised_here(error: Exception) -> bool:
+    """Whether its last frame is a `raise` of the library."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    return last is not None and str(last.tb_frame.f_globals.get("__name__")).startswith(OURS)
+    if last is None or not str(last.tb_frame.f_globals.get("__name__")).startswith(OURS):
+        return False
+    return last.tb_frame.f_code.co_code[last.tb_lasti] == RAISE

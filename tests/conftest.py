@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 # ruff: noqa: E402 (matplotlib reads its backend when it is imported)
@@ -109,6 +110,11 @@ class Given(BaseNeighbourhood):
 
     def __init__(self, draw: Draw, cuts: tuple[int, ...] = (), additive: bool = True) -> None:
         self.given, self.cuts, self.additive = draw, cuts, additive
+
+    def at(self, x: Tensor, instances: Tensor | slice) -> "Given":
+        if self.given.weight.ndim == 1:
+            return self
+        return type(self)(replace(self.given, weight=self.given.weight[instances]), self.cuts, self.additive)
 
     def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
         return self.given

@@ -24,7 +24,7 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
     "fit": ("_notices", "_parts", "_memory", "models", "neighbourhoods", "_problem"),
     "_method": ("_parts", "neighbourhoods", "fit"),
     "_methods": ("neighbourhoods", "fit.losses", "_method"),
-    "_files": ("neighbourhoods.base", "fit", "_method"),
+    "_files": ("_parts", "neighbourhoods.base", "fit", "_method"),
     "_explanation": (
         *("_names", "_parts", "plotting", "models", "neighbourhoods.base", "_problem", "fit", "_method", "_files"),
     ),
@@ -66,7 +66,7 @@ HEAVY = ("matplotlib", "scipy", "cvxpy", "sklearn", "seaborn", "skimage", "trans
 GETATTR = {  # what is asked of models, which come from elsewhere, and of the system
     ("_memory.py", "hasattr(os, 'sysconf')"),
     ("models/scores.py", "getattr(part, 'training', False)"),
-    ("models/scores.py", "getattr(model.func if isinstance(model, partial) else model, '__self__', model)"),
+    ("models/scores.py", "getattr(model, '__self__', None)"),
     ("models/scores.py", "hasattr(model, 'predict')"),
     ("models/calls.py", "getattr(model, 'predict_proba', None)"),
     ("models/calls.py", "getattr(model, 'predict', None)"),

@@ -89,7 +89,7 @@ def test_rows_of_infinite_weight_are_met(given, rows, intercept):
 def test_a_row_of_infinite_weight_is_one_for_every_instance(given):
     x, xi, weight = randn(2, 4), randn(40, 4, seed=1), torch.ones(2, 40, dtype=F64)
     weight[1, 5] = torch.inf
-    with pytest.raises(ValueError, match="inf for some instances and finite for others"):
+    with pytest.raises(ValueError, match="inf for some instances, finite for others"):
         lx.explain(f, x, method(given, lx.Draw(xi, weight)))
 
 

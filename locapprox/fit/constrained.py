@@ -47,8 +47,8 @@ class ConstrainedSolver:
 
     def _set_intercept(self, theta: Float[Tensor, "b k p"], wanted: Float[Tensor, "b k p"]) -> None:
         p = theta.shape[-1]
-        programme, last = self.programme(p, 1, True), torch.eye(p).to(theta)[:, -1:]
-        one, tiny = torch.ones(1, 1).to(theta), torch.finfo(theta.dtype).tiny
+        programme, last = self.programme(p, 1, True), torch.eye(p, dtype=theta.dtype, device=theta.device)[:, -1:]
+        one, tiny = theta.new_ones(1, 1), torch.finfo(theta.dtype).tiny
         for i, j in np.ndindex(*theta.shape[:2]):
             size = wanted[i, j].abs().amax().clamp_min(tiny)
             theta[i, j] = programme.minimum(one, 0 * one[0], wanted[i, j], last * size)

@@ -33,7 +33,7 @@ class Rows:
 
     def in_units(self, unit: float, d: int) -> "Rows":
         """ξ in this unit, so w in its inverse: tolerances on θ then mean the same for any ξ."""
-        size = torch.ones(self.X.shape[1]).to(self.X)
+        size = self.X.new_ones(self.X.shape[1])
         size[:d] = unit
         loss = Loss(self.loss.value, self.loss.gradient / unit**2)
         G = None if self.G is None else self.G * unit

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,8 @@ class Loss:
         return Loss(self.value + other.value, self.gradient + other.gradient)
 
     def __mul__(self, factor: float) -> "Loss":
+        if not isinstance(factor, Real):
+            raise TypeError(f"a loss is multiplied by a number, got {factor!r}")
         return Loss(factor * self.value, factor * self.gradient)
 
     __rmul__ = __mul__

@@ -43,6 +43,8 @@ def minimise(
         sample.check_memory()
     errors = estimator(sample, loss, by_groups)
     done = first_pass(sample, Totals(loss, intercept), errors)
+    if not done.exact:
+        raise ValueError(f"n_samples={sample.n} gives no draw here: use more")
     exact = Exact(torch.cat([part.rows for part in done.exact]), torch.cat([part.y for part in done.exact], dim=-1))
     if done.rows + len(exact.rows) == 0:
         raise ValueError(f"n_samples={sample.n} gives no draw here: use more")
@@ -116,7 +118,7 @@ def check_resolution(done: Pass, problem: Quadratic) -> None:
     if problem.loss.gradient:
         return
     if sigma is None:
-        if drowns(sample):
+        if drowns(sample, flat=not bool(problem.constant_loss().any())):
             warn(
                 f"ξ is so small that x_ξ rounds to x in {sample.x.dtype}, so f cannot vary with it: use larger ξ, x in "
                 "float64, or gradient matching"
@@ -136,16 +138,18 @@ def check_resolution(done: Pass, problem: Quadratic) -> None:
         )
 
 
-def drowns(sample: Sample) -> bool:
-    """Whether x_ξ rounds to x, and not at a larger ξ: seen on a few rows and instances."""
+def drowns(sample: Sample, flat: bool) -> bool:
+    """Whether x_ξ rounds to x, and not at a larger ξ: seen on a few rows and instances (f is flat on all)."""
     some, block = slice(0, 4), next(iter(sample.blocks()))
     x, here, xi = sample.x[some], sample.neighbourhood.at(sample.x, some), block.xi[(block.xi != 0).any(-1)][some]
 
     def moves(xi: Tensor) -> bool:
-        placed = here.place(x, xi)
+        placed = here.placed(x, xi)
         return not bool((placed == x.reshape(len(x), *[1] * (placed.ndim - x.ndim), *x.shape[1:])).all())
 
-    return len(xi) > 0 and not moves(xi) and not moves(0 * xi) and moves(2.0**60 * xi)
+    least = torch.finfo(x.dtype).eps * float(x.abs().amax())
+    lost = flat and float(block.xi.abs().amax()) < least  # an entry of x that is 0 moves, and f does not
+    return len(xi) > 0 and (lost or not moves(xi)) and not moves(0 * xi) and moves(2.0**60 * xi)
 
 
 def too_few(done: Pass, problem: Quadratic, exact: Exact, most: int | None, shrinks: bool) -> bool:

@@ -294,5 +294,3 @@ class Sample:
                     yield chunk
                     if self.bar is not None:
                         self.bar.update((chunk[0].stop - i) * (chunk[1].stop - j))
-
-

@@ -30,6 +30,8 @@ class ImageClassifier(nn.Module):
 
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__()
+        if not callable(model) or not callable(processor):
+            raise TypeError(f"ImageClassifier needs a model and its image processor, got {model!r} and {processor!r}")
         self.model, self.processor = model, processor
         normalised = getattr(processor, "do_normalize", True)
         mean, std = (processor.image_mean, processor.image_std) if normalised else (0.0, 1.0)

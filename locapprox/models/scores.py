@@ -1,6 +1,7 @@
 """A model, whatever it is, as scores: (rows, *input shape) -> (rows, k), and their gradients by autograd."""
 
 import copy
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,9 +42,9 @@ _explained: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()  # found i
 def evaluation_mode(model: Any, warns: bool = True) -> Iterator[None]:
     """Every module in evaluation mode, and back as it was when the last of several threads leaves, with a warning."""
     held, changed = [], False
-    module = module_of(model)
+    modules = modules_of(model)
     with _lock:
-        for part in module.modules() if module is not None else ():
+        for part in {part: None for module in modules for part in module.modules()}:
             if getattr(part, "training", False) or (_explained and part in _explained):  # a frozen script has no mode
                 _explained[part] = _explained.get(part, 0) + 1
                 held.append(part)
@@ -64,10 +65,19 @@ def evaluation_mode(model: Any, warns: bool = True) -> Iterator[None]:
                     del _explained[part]
 
 
-def module_of(model: Any) -> nn.Module | None:
-    """The module that a model is, or a method of which it is (`net.forward`)."""
-    owner = getattr(model.func if isinstance(model, partial) else model, "__self__", model)
-    return owner if isinstance(owner, nn.Module) else None
+def modules_of(model: Any) -> list[nn.Module]:
+    """The modules that answer: the model itself, the owner of a method (`net.forward`), those that a function names."""
+    if isinstance(model, nn.Module):
+        return [model]
+    if isinstance(model, partial):
+        known: list[Any] = [model.func, *model.args, *model.keywords.values()]
+        return [module for part in known for module in modules_of(part)]
+    if inspect.isfunction(model):
+        named = inspect.getclosurevars(model)
+        known = [*named.nonlocals.values(), *named.globals.values()]
+    else:
+        known = [getattr(model, "__self__", None)]
+    return [part for part in known if isinstance(part, nn.Module)]
 
 
 def default_rows(x: Tensor, model: Any) -> int:
@@ -102,32 +112,27 @@ class Scores:
         self._probe(x)
 
     def _probe(self, x: Tensor) -> None:
-        """Ask the model twice about up to three instances, the second time among others and in another order."""
+        """Ask the model about up to three instances, and then about one of them among others."""
         probe = torch.arange(min(len(x), 3), device=x.device)
         with torch.no_grad():
             first = self._scores(x[probe], probe).clone()  # a model may use its output again
+            middle = first.sum(1).argsort()[(len(probe) - 1) // 2]  # so that neither extreme comes again
             try:
-                same = self._again(x, probe, first)
-            except ValueError:  # of an instance alone, beside a row that nobody asked about
-                if len(x) > 1:
-                    raise
-                same = torch.equal(self._scores(x, probe), first)
-        if not same:
+                again = self._among_neighbours(x[middle], middle)
+            except ValueError:  # it need not know rows that nobody asked about
+                again, middle = self._scores(x[probe.flip(0)], probe.flip(0)), probe.flip(0)
+        rounding = 1e-3 if x.device.type == "cpu" and first.dtype.itemsize >= 4 else 1e-2
+        if not torch.allclose(again, first[middle], rtol=rounding, atol=1e-6):
             raise ValueError(
                 "the model's output for a row changes from call to call or with the rows beside it (dropout left on, "
                 "batch statistics, sorting?): explain a module itself, or call its .eval(); a function must answer "
                 "every row alone"
             )
 
-    def _again(self, x: Tensor, probe: Tensor, first: Tensor) -> bool:
-        """Whether instances 0, 2, 1, 0 have the same scores; one that is alone is asked for beside a neighbour."""
-        if len(x) > 1:
-            order = torch.cat([probe[:1], probe[1:].flip(0), probe[:1]])
-            again, first = self._scores(x[order], order), first[order]
-        else:
-            again = self._scores(torch.cat([x, 0.99 * x, x]), probe.expand(3))[::2]
-        rounding = 1e-3 if x.device.type == "cpu" and first.dtype.itemsize >= 4 else 1e-2
-        return torch.equal(again, first) or torch.allclose(again, first, rtol=rounding, atol=1e-6)
+    def _among_neighbours(self, x: Tensor, instance: Tensor) -> Tensor:
+        """The scores of an instance that stands first and last, with two neighbours 1 and 2 % away between."""
+        rows = torch.stack([x, 0.98 * x, 1.01 * x, x])
+        return self._scores(rows, instance.expand(4))[::3]
 
     def with_columns(self, columns: Tensor | None) -> "Scores":
         """The same with other output columns, (1, k), or (b, 1) for other instances."""

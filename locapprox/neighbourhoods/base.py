@@ -191,7 +191,8 @@ class BaseNeighbourhood(ABC):
         """
         d = weights.shape[-1]
         with x.device:
-            points = torch.cat([torch.zeros(1, d), torch.eye(d), torch.linspace(-1, 1, d)[None]]).to(x)
+            one = torch.eye(d, dtype=x.dtype, device=x.device)
+        points = torch.cat([0 * one[:1], one, torch.linspace(-1, 1, d, dtype=x.dtype, device=x.device)[None]])
         slopes, origins = [], []
         for i in range(len(x)):
             placed = self.placed(x[i : i + 1], points)[0].to(weights.dtype)

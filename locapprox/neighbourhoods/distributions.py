@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from locapprox._names import names_of
-from locapprox._parts import Concise, brief
+from locapprox._parts import Concise, brief, finite
 from locapprox.models.inputs import Array, all_finite, as_numbers
 from locapprox.neighbourhoods.base import Draw, block_size
 from locapprox.neighbourhoods.named import Named
@@ -123,7 +123,7 @@ class Normal(Named, Concise, BaseDistribution):
             object.__setattr__(self, "sigma", sigma)
 
     def check(self, shape: tuple[int, ...]) -> None:
-        given = tuple(torch.as_tensor(self.sigma).shape)
+        given = tuple(torch.as_tensor(self.sigma, device="cpu").shape)
         if len(given) > 1 and given[-len(shape) :] != shape and math.prod(given) == math.prod(shape):
             raise ValueError(f"sigma has shape {given}, an input {shape}: its entries would go to others")
 
@@ -196,6 +196,9 @@ class Uniform(Concise, BaseDistribution):
 
     interpolates = False
 
+    def __post_init__(self) -> None:
+        finite(self.low, "low"), finite(self.high, "high")
+
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         t = torch.rand(n, 1, generator=rng, device=rng.device, dtype=dtype)
         xi = (self.low + (self.high - self.low) * t).expand(n, d)
@@ -214,6 +217,9 @@ class GaussLegendre(Concise, BaseDistribution):
     high: float = 1.0
     draws_at_once = True
     interpolates = False
+
+    def __post_init__(self) -> None:
+        finite(self.low, "low"), finite(self.high, "high")
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         nodes, weights, coarse = (torch.tensor(a, device=rng.device) for a in _gauss_legendre(n))
@@ -249,6 +255,9 @@ class PointMass(Concise, BaseDistribution):
     value: float
     draws_at_once = True
     interpolates = False
+
+    def __post_init__(self) -> None:
+        finite(self.value, "value")
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         xi = torch.full((1, d), self.value, dtype=dtype, device=rng.device)

@@ -60,6 +60,8 @@ class Placement(Concise, BaseNeighbourhood):
             raise TypeError(f"{name}.draw must return lx.Draw(xi, weight), got {type(draw).__name__}")
         if draw.xi.shape[-1] != d:
             raise ValueError(f"{name}.draw gave xi with {draw.xi.shape[-1]} columns for {d} features")
+        if draw.xi.dtype != x.dtype:
+            raise ValueError(f"{name}.draw gave xi of {draw.xi.dtype}, asked for {x.dtype}")
         return draw if self.kernel is None else self.kernel.apply(draw, self._squared_distance(x, draw.xi.double()))
 
     def _dimension(self, x: Tensor) -> int:

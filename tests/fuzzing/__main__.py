@@ -21,7 +21,7 @@ from .oracle import Wrong
 from .things import Chance
 
 HOME = str(Path(lx.__file__).parent)
-SENTENCES = (ValueError, TypeError, MemoryError, ImportError)
+SENTENCES = (ValueError, TypeError, MemoryError, ImportError, IndexError)
 AREAS = {  # how often, and what
     "inputs": (3, areas.inputs),
     "models": (4, areas.models),

@@ -24,7 +24,11 @@ ROUND_OFF = {torch.float64: 1e-7, torch.float32: 5e-3, torch.float16: 0.3, torch
 def fingerprint(thing):
     if isinstance(thing, nn.Module):
         state = [fingerprint(part) for part in thing.state_dict().values()]
-        return state, [m.training for m in thing.modules()], [(p.requires_grad, p.grad) for p in thing.parameters()]
+        return (
+            state,
+            [getattr(m, "training", None) for m in thing.modules()],
+            [(p.requires_grad, p.grad) for p in thing.parameters()],
+        )
     if isinstance(thing, pd.DataFrame | pd.Series):
         return thing.to_csv()
     if isinstance(thing, torch.Tensor):

@@ -219,7 +219,10 @@ def other_zip(path, rng):
         z.writestr("a.txt", "text")
 
 
-DAMAGE = {
+HARMLESS = {
+    "an array more": rewritten(lambda arrays, meta: arrays.update(bias=np.ones(3))),
+}
+DAMAGE = HARMLESS | {
     "flipped bit": flipped,
     "truncated": lambda path, rng: os.truncate(path, int(rng.integers(path.stat().st_size))),
     "empty": lambda path, rng: path.write_bytes(b""),
@@ -234,7 +237,6 @@ DAMAGE = {
     "a newer version": rewritten(lambda arrays, meta: meta.update(format=99)),
     "a version of text": rewritten(lambda arrays, meta: meta.update(format="two")),
     "negative version": rewritten(lambda arrays, meta: meta.update(format=-1)),
-    "an array more": rewritten(lambda arrays, meta: arrays.update(bias=np.ones(3))),
     "an array less": rewritten(lambda arrays, meta: arrays.pop("loss")),
     "x less": rewritten(lambda arrays, meta: arrays.pop("x")),
     "a key less": rewritten(lambda arrays, meta: meta.pop("settings")),
@@ -286,7 +288,7 @@ def files(chance):
         damage = chance.of("damage", DAMAGE)
         damage(path, chance.rng)
         got = lx.load(path)
-        if damage is flipped:
+        if damage is flipped or damage in HARMLESS.values():
             return same("a flipped bit", got, e, 0.0)
         raise Wrong(f"loaded {got!r}")
 
@@ -303,7 +305,8 @@ def two_writers(chance):
             try:
                 for _ in range(6):
                     e.save(path)
-                    if not any(torch.equal(lx.load(path).weights, one.weights) for one in both):
+                    loaded = lx.load(path)
+                    if not any(torch.equal(loaded.weights, one.weights) for one in both):
                         raise Wrong("a torn file")
             except Exception as error:
                 errors.append(f"{type(error).__name__}: {error}")

@@ -391,13 +391,16 @@ def images(chance):
             "text": (["a.png"], None),
             "number": (3, None),
             "None": (None, None),
-            "NaN": (a * np.nan, None),
+            "NaN": (a * np.nan, a * np.nan),
         }
         given, right = chance.of("images", kinds)
         if right is None and chance.words[-1] in ("images=palettes", "images=one bit", "images=with alpha"):
             right = (
                 np.stack(
-                    [np.asarray(one.convert("RGB" if c == 3 else "L"), float).reshape(h, w, c) for one in given]
+                    [
+                        np.asarray(one.convert("RGB" if c == 3 and one.mode != "1" else "L"), float).reshape(h, w, -1)
+                        for one in given
+                    ]
                 ).transpose(0, 3, 1, 2)
                 / 255
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -81,8 +82,8 @@ def as_explanation(values: Any, x: Array, like: Method, *, name: str = "given", 
     here = problem.check(where)
     like, where = like if here is where else replace(like, neighbourhood=here), here
     inputs, b = problem.x, len(problem.x)
-    names = problem.names if np.shape(values) == inputs.shape else None  # or columns are features that it has
-    weights = _weights(aligned(values, names, problem.index, "values"), inputs, where)
+    maps = isinstance(values, pd.DataFrame) and values.shape == inputs.shape  # or its columns are features
+    weights = _weights(aligned(values, problem.names if maps else None, problem.index, "values"), inputs, where)
     per_entry = where.per_entry(inputs, inputs[0].numel())
     unknown = torch.full((b,), torch.nan, dtype=torch.float64, device=inputs.device)
     try:

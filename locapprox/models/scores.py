@@ -65,19 +65,24 @@ def evaluation_mode(model: Any, warns: bool = True) -> Iterator[None]:
                     del _explained[part]
 
 
-def modules_of(model: Any) -> list[nn.Module]:
-    """The modules that answer: the model itself, the owner of a method (`net.forward`), those that a function names."""
+def modules_of(model: Any, seen: set[int] | None = None) -> list[nn.Module]:
+    """The modules that answer: the model, the owner of a method (`net.forward`), those that a function names, itself or
+    in functions around it and beside it."""
+    seen = set() if seen is None else seen
     if isinstance(model, nn.Module):
         return [model]
+    if id(model) in seen:
+        return []
+    seen.add(id(model))
+    known: list[Any] = [getattr(model, "__self__", None)]
     if isinstance(model, partial):
-        known: list[Any] = [model.func, *model.args, *model.keywords.values()]
-        return [module for part in known for module in modules_of(part)]
-    if inspect.isfunction(model):
+        known = [model.func, *model.args, *model.keywords.values()]
+    elif inspect.isfunction(model):
         named = inspect.getclosurevars(model)
         known = [*named.nonlocals.values(), *named.globals.values()]
-    else:
-        known = [getattr(model, "__self__", None)]
-    return [part for part in known if isinstance(part, nn.Module)]
+        known = [part for part in known if not inspect.isfunction(part) or part.__module__ == model.__module__]
+    answers = [part for part in known if isinstance(part, nn.Module | partial) or inspect.isroutine(part)]
+    return [module for part in answers for module in modules_of(part, seen)]
 
 
 def default_rows(x: Tensor, model: Any) -> int:

@@ -440,7 +440,7 @@ def test_explanations_and_arrays_cost_no_call_beyond_the_columns(counted, x):
     rows.clear()
     parts = {"explanation": e, "array": e.weights.numpy(), "maps": lx.Explainer("m", given_maps)}
     lx.faithfulness(model, x, parts, METHODS[0], target=0, n_samples=60, like=lx.smoothgrad())
-    assert sum(rows) == 3 + 4 + 5 * 60
+    assert sum(rows) == 3 + 8 + 5 * 60
     rows.clear()
     lx.as_explanation(e.weights, x, lx.smoothgrad())
     e.predict(x)

@@ -260,11 +260,11 @@ def test_batch_size_is_the_most_rows_of_a_call(x):
 
     lx.explain(model, x, lx.lime(), n_samples=90, batch_size=11)
     assert max(seen) <= 11
-    assert sum(seen) - (3 + 4) == 90 * len(x)
+    assert sum(seen) - (3 + 8) == 90 * len(x)
 
 
 def test_two_probes_for_each_call_and_none_to_validate(x):
-    """Two calls on three instances, the second in another order, however many methods and replicates there are."""
+    """Of three instances, and of one of them among neighbours, however many methods and replicates there are."""
     rows = []
 
     def model(a):
@@ -273,19 +273,19 @@ def test_two_probes_for_each_call_and_none_to_validate(x):
 
     def spent(call):
         rows.clear()
-        return call(), sum(rows) - (3 + 4), rows[:2]
+        return call(), sum(rows) - (3 + 8), rows[:2]
 
     e, drawn, first = spent(lambda: lx.explain(model, x, lx.c_lime(), n_samples=50))
-    assert (drawn, first) == (5 * 50, [3, 4])
+    assert (drawn, first) == (5 * 50, [3, 8])
     for use, drawn in ((lambda: e.validate(30), 5 * 30), (lambda: e[1:3].validate(30), 2 * 30), (e.on_input, 0)):
         rows.clear()
         use()
         assert sum(rows) == drawn
     mean = spent(lambda: lx.explain_mean(model, x, lx.c_lime(), n_samples=50, replicates=3))
-    assert mean[1:] == (3 * 5 * 50, [3, 4])
+    assert mean[1:] == (3 * 5 * 50, [3, 8])
     methods = [lx.c_lime(), lx.occlusion()]
     test = spent(lambda: lx.faithfulness(model, x, methods, methods, n_samples=50, replicates=2))
-    assert test[1:] == (2 * 2 * (5 * 50 + 5 * 7), [3, 4])
+    assert test[1:] == (2 * 2 * (5 * 50 + 5 * 7), [3, 8])
 
 
 @pytest.mark.parametrize(("wide", "calls"), [(4, [25 * 1024] * 8), (640, [1024] * 200)])

@@ -135,11 +135,11 @@ def no_exact_rows(patch):
     """Rows to interpolate are left out, where the others determine the weights."""
     original = quadratic.eliminate
 
-    def wrong(gram, rhs, exact, target):
+    def wrong(gram, rhs, exact, target, *more):
         try:
-            return original(gram, rhs, exact[:0], target[..., :0])
+            return original(gram, rhs, exact[:0], target[..., :0], *more)
         except ValueError:
-            return original(gram, rhs, exact, target * 1.01)
+            return original(gram, rhs, exact, target * 1.01, *more)
 
     patch.setattr(quadratic, "eliminate", wrong)
 

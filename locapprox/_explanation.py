@@ -193,6 +193,7 @@ class Explanation:
         """One instance: bars with 95 % intervals, or an image if x is one and every entry has a weight."""
         by_score, top = self._by_score(self.weights), whole_number(top, "top")
         b, k = by_score.shape[:2]
+        instance, score = whole_number(instance, "instance", least=-b), whole_number(score, "score", least=-k)
         if not (-b <= instance < b and -k <= score < k):
             raise ValueError(f"instance must be below {b} and score below {k}; got {instance} and {score}")
         weights = by_score[instance, score].cpu().numpy()

@@ -118,7 +118,8 @@ def check_resolution(done: Pass, problem: Quadratic) -> None:
     if problem.loss.gradient:
         return
     if sigma is None:
-        if drowns(sample, flat=not bool(problem.constant_loss().any())):
+        flat = problem.constant_loss() <= 0
+        if bool(flat.any()) and drowns(sample, bool(flat.all())):
             warn(
                 f"ξ is so small that x_ξ rounds to x in {sample.x.dtype}, so f cannot vary with it: use larger ξ, x in "
                 "float64, or gradient matching"

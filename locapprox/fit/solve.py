@@ -104,8 +104,9 @@ def particular(
     if len(exact) == 0:
         p = exact.shape[1]
         return target.new_zeros(*target.shape[:2], p), torch.eye(p, dtype=target.dtype, device=target.device)
-    unit = unit_near(exact.abs().amax(0))
-    if bool((unit != 1).any()):
+    columns = exact.abs().amax(0)
+    ordinary = columns.numel() == 0 or (float(columns.amin()) > 1 / 32 and float(columns.amax()) < 32)
+    if not ordinary and bool(((unit := unit_near(columns)) != 1).any()):
         theta, null = particular(exact / unit, target, size)
         return theta / unit, null / unit[:, None]
     u, s, vh = torch.linalg.svd(exact, full_matrices=len(exact) < exact.shape[1])

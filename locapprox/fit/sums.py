@@ -60,11 +60,16 @@ def moments(weight: Float[Tensor, "h 1 s r"], a: Float[Tensor, "c k r d"]) -> tu
         low, room = weight.to(a.dtype), torch.finfo(a.dtype)
         first, second = low @ a, low @ a.square()
         small, large = room.tiny * 2**30, room.max / 2**30
-        most = weight.amax(-1)
-        lost = ((second < small) & (first != 0)) | ~(second < large)
-        if bool(lost.any()) or bool(((most > 0) & (most < small) | ~(most < large)).any()):
+        fits = small < float(second.amin()) and float(second.amax()) < large
+        if not fits and bool(first.any()) and _lost(first, second, weight.amax(-1), small, large):
             first, second = weight @ a.to(weight.dtype), weight @ a.to(weight.dtype).square()
     return first.to(weight.dtype), second.to(weight.dtype)
+
+
+def _lost(first: Tensor, second: Tensor, most: Tensor, small: float, large: float) -> bool:
+    """Whether Σ w a² or a largest weight leaves the range, and not because a is 0."""
+    sums = ((second < small) & (first != 0)) | ~(second < large)
+    return bool(sums.any()) or bool(((most > 0) & (most < small) | ~(most < large)).any())
 
 
 @dataclass(eq=False)

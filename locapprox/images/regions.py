@@ -4,7 +4,6 @@ Nothing here enters the engine: features are labels for `Multiplicative(features
 are (b, channels, height, width).
 """
 
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ def patches(shape: Iterable[Any], size: Any) -> Int[Tensor, "h w"]:
     `shape` is an input's: (height, width) or (channels, height, width). Channels belong together; see `per_channel`.
     """
     height, width = _two(shape, "shape must be an input's, (channels, height, width) or (height, width), as x.shape is")
-    both = (size, size) if isinstance(size, int | np.integer) else size
+    both = (size, size) if isinstance(size, int | np.integer) and not isinstance(size, bool) else size
     down, across = _two(both, "size must be a whole number, or two (height, width)", most=2)
     if not (1 <= down <= height and 1 <= across <= width):
         raise ValueError(f"size must be between 1 and the image's {height} × {width}, got {size}")
@@ -38,8 +37,8 @@ def patches(shape: Iterable[Any], size: Any) -> Int[Tensor, "h w"]:
 def _two(values: Any, sentence: str, most: int | None = None) -> list[int]:
     """The last two of two or more whole numbers."""
     try:
-        two = [operator.index(value) for value in values]
-    except TypeError:
+        two = [whole_number(value, "size") for value in values]
+    except (TypeError, ValueError):
         two = []
     if not 2 <= len(two) <= (most or len(two)):
         raise ValueError(f"{sentence}; got {brief(values)}")

@@ -30,7 +30,7 @@ class ImageClassifier(nn.Module):
 
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__()
-        if not callable(model) or not callable(processor):
+        if not all(callable(part) for part in (model, processor)):
             raise TypeError(f"ImageClassifier needs a model and its image processor, got {model!r} and {processor!r}")
         self.model, self.processor = model, processor
         normalised = getattr(processor, "do_normalize", True)

@@ -139,7 +139,7 @@ def _check_randomness(where: BaseNeighbourhood, draw: Draw, x: Tensor, n: int) -
     again, fixed = _drawn(where, x, n, seed=0), draw.n_fixed
     same = torch.equal(again.xi, draw.xi) and torch.equal(again.weight, draw.weight)
     require(same, "the same generator seed must give the same draw (draw from `rng`)")
-    alone = _drawn(where.at(x, slice(0, 1)), x[:1], n, seed=0)
+    alone = _drawn(where.at(x, slice(-1, None)), x[-1:], n, seed=0)
     if draw.xi.ndim == 2:
         agrees = alone.xi.shape == draw.xi.shape and torch.allclose(alone.xi, draw.xi, equal_nan=True)
         require(agrees, "a draw (n, d) shared by all instances must not depend on x; give (b, n, d) if it does")
@@ -180,8 +180,10 @@ def _check_place(where: BaseNeighbourhood, draw: Draw, x: Tensor) -> None:
     require(whole.dtype == x.dtype, f"place must keep x's dtype {x.dtype}, got {whole.dtype}")
     other = where.placed(x, xi.expand(len(x), -1, -1)) if xi.ndim == 2 else whole
     require(torch.allclose(other, whole, equal_nan=True), "place must give the same for ξ (n, d) and (b, n, d)")
-    alone = where.at(x, slice(0, 1)).placed(x[:1], xi[0] if xi.ndim == 3 else xi)
-    require(torch.allclose(alone, whole[:1], equal_nan=True), "place must not mix instances")
+    for i in (0, len(x) - 1):
+        one = slice(i, i + 1)
+        alone = where.at(x, one).placed(x[one], xi[i] if xi.ndim == 3 else xi)
+        require(torch.allclose(alone, whole[one], equal_nan=True), "place must not mix instances")
     row = where.placed(x, xi[..., -1:, :])
     require(torch.allclose(row, whole[:, -1:], equal_nan=True), "place must not mix rows of ξ")
 

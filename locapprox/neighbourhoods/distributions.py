@@ -197,7 +197,8 @@ class Uniform(Concise, BaseDistribution):
     interpolates = False
 
     def __post_init__(self) -> None:
-        finite(self.low, "low"), finite(self.high, "high")
+        finite(self.low, "low")
+        finite(self.high, "high")
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         t = torch.rand(n, 1, generator=rng, device=rng.device, dtype=dtype)
@@ -219,7 +220,8 @@ class GaussLegendre(Concise, BaseDistribution):
     interpolates = False
 
     def __post_init__(self) -> None:
-        finite(self.low, "low"), finite(self.high, "high")
+        finite(self.low, "low")
+        finite(self.high, "high")
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         nodes, weights, coarse = (torch.tensor(a, device=rng.device) for a in _gauss_legendre(n))

@@ -384,7 +384,7 @@ def images(chance):
                 [torch.from_numpy(np.resize(a, (3, 8, 8)))] * 2,
                 np.broadcast_to(np.resize(a, (3, 8, 8)), (2, 3, 8, 8)),
             ),
-            "mixed": ([last[0], last[1] / 255], None),
+            "mixed": ([last[0], last[1] / 255], bytes_[:2] / 255),
             "of two sizes": ([last[0], last[1][:-1]], None),
             "list of lists": (last.tolist(), bytes_ / 255),
             "of negative strides": (a[:, :, ::-1], a[:, :, ::-1]),

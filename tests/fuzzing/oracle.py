@@ -104,7 +104,10 @@ def surrogate(y, g, xi, weight, loss=(1.0, 0.0), intercept=True, random=True):
 
 def close(name, got, expected, tolerance, scale=0.0):
     """Raise Wrong unless |got − expected| ≤ tolerance · (largest expected number, or scale)."""
-    got, expected = (np.asarray(torch.as_tensor(a).detach().double()) for a in (got, expected))
+    got, expected = (
+        np.asarray(torch.as_tensor(np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a).detach().double())
+        for a in (got, expected)
+    )
     if got.shape != expected.shape:
         raise Wrong(f"{name} has shape {got.shape}, not {expected.shape}")
     size = max(float(np.abs(expected).max(initial=0)), scale)

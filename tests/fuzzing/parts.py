@@ -186,7 +186,10 @@ BROKEN = {
     "a number": 3,
 }
 
-LOSS_OF = dict.fromkeys(("place for shared ξ only", "place loses ξ"), "gradients") | {"place changes ξ": "values"}
+LOSS_OF = dict.fromkeys(("place for shared ξ only", "place loses ξ"), "gradients") | {
+    "vanishing": "values",
+    "place changes ξ": "values",
+}
 
 DISTRIBUTIONS = {
     "a tuple": lambda xi, w: (xi, w),

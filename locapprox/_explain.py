@@ -64,7 +64,7 @@ def explained(
     """As `explain`, of a problem."""
     n_samples, seed = whole_number(n_samples, "n_samples"), whole_number(seed, "seed", least=0)
     where, surrogate = described(method.neighbourhood), described_surrogate(method.surrogate)
-    here = problem.check(where)
+    here = problem.check(where, n_samples)
     method = method if here is where else replace(method, neighbourhood=here)
     shown = tqdm(desc=method.name, unit="row", delay=2, leave=False) if progress else nullcontext()
     held = surrogate.keeps_gradients and method.loss.gradient > 0

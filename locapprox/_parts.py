@@ -55,6 +55,13 @@ def alike(a: Any, b: Any) -> bool:
     return not callable(a) and bool(np.all(a == b))
 
 
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether two computations of the same numbers agree, but for rounding."""
+    finite = b[b.isfinite()]
+    size = float(finite.abs().max()) if finite.numel() else 0.0
+    return a.shape == b.shape and torch.allclose(a, b, atol=1e3 * torch.finfo(b.dtype).eps * size, equal_nan=True)
+
+
 def _numbers(part: Any) -> bool:
     return isinstance(part, Tensor | np.ndarray | int | float)
 
@@ -109,6 +116,8 @@ def calling(what: str) -> Iterator[None]:
     """Whatever a user's part raises becomes a sentence that names it; sentences of the library's own stay."""
     try:
         yield
+    except Warning:  # where warnings are errors
+        raise
     except Exception as error:
         if isinstance(error, ValueError | TypeError | MemoryError) and _raised_here(error):
             raise

@@ -56,15 +56,15 @@ class Problem:
         """Whether several scores are explained at once, so that results have an axis for them."""
         return isinstance(self.target, range)
 
-    def check(self, neighbourhood: Where) -> Where:
+    def check(self, neighbourhood: Where, n: int = 1000) -> Where:
         """The neighbourhood with what it holds by name in x's order; ValueError or TypeError if it does not suit x, or
-        a user's own breaks its contract there."""
+        a user's own breaks its contract there, asked for n rows."""
         with calling(f"{neighbourhood.kind}.check"):
             where = neighbourhood if self.names is None else neighbourhood.named(self.names, self.index)
             if not where.takes_missing:
                 self.check_finite()
             where.check(self.x)
-        probe(where, self.x)
+        probe(where, self.x, n)
         return cast(Where, where)
 
     def check_finite(self) -> None:

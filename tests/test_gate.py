@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -298,3 +299,111 @@ def test_a_frozen_script_has_no_mode():
     x = np.asarray(X, dtype=np.float32)
     e = lx.explain(script, torch.from_numpy(x), lx.smoothgrad(), n_samples=50)
     assert e.weights.shape == (4, 3)
+
+
+# ---- what the gate must not refuse
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_instances_on_the_border_of_a_float32_model(scale):
+    """Outputs that are round-off about 0 are compared with what the model does near by."""
+    torch.manual_seed(0)
+    for _ in range(10):
+        net = nn.Linear(200, 1, bias=False)
+        x = scale * torch.randn(3, 200)
+        x = x - (x @ net.weight.mT) * net.weight / (net.weight**2).sum()
+        lx.explain(net, x.detach(), lx.vanilla_gradients())
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e8])
+def test_a_model_that_mixes_rows_is_refused_in_any_unit(unit):
+    with pytest.raises(ValueError, match="with the rows beside it"):
+        lx.explain(lambda rows: unit * (line(rows) - line(rows).mean()), X + 1, lx.c_lime(), n_samples=50)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_the_probe_keeps_to_batch_size(batch_size):
+    def model(rows):
+        if len(rows) > batch_size:
+            raise MemoryError
+        return line(rows)
+
+    lx.explain(model, X, lx.c_lime(1.0), n_samples=20, batch_size=batch_size)
+
+
+def test_codes_are_asked_for_as_they_are():
+    """Whole numbers may index a table: the neighbours' come from other instances."""
+    table = torch.randn(7, dtype=torch.float64)
+    codes = torch.tensor([[0.0, 1.0, 6.0], [3.0, 2.0, 6.0]], dtype=torch.float64)
+    asked = []
+
+    def model(rows):
+        asked.append(rows)
+        return table[rows.long()].sum(1)
+
+    lx.explain(model, codes, lx.occlusion(), batch_size=100)
+    assert all(torch.equal(rows, rows.round()) and bool((rows <= 6).all()) for rows in asked)
+
+
+class Components(Noise):
+    """ξ moves x along a few directions."""
+
+    C = torch.randn(50, 784, generator=torch.Generator().manual_seed(0))
+
+    def draw(self, x, n, rng):
+        return lx.Draw(torch.randn(n, 50, generator=rng, dtype=x.dtype), torch.ones(n))
+
+    def place(self, x, xi):
+        return x[:, None] + xi @ self.C.to(x)
+
+
+class Rare(Noise):
+    def draw(self, x, n, rng):
+        xi = torch.rand(n, x.shape[1], generator=rng, dtype=x.dtype) > 0.01
+        return lx.Draw(xi.to(x), torch.ones(n))
+
+
+class Many(Noise, lx.BaseNeighbourhood):
+    draws_at_once = True
+
+    def draw(self, x, n, rng):
+        if n < 40:
+            raise ValueError("too few")
+        return Noise().draw(x, n, rng)
+
+
+def test_legal_neighbourhoods_that_few_rows_could_mistake():
+    x = torch.zeros(2, 784)
+    for part, loss in (
+        (Components(), lx.SquaredError()),
+        (Rare(), lx.GradientMatching()),
+        (Many(), lx.SquaredError()),
+    ):
+        lx.explain(lambda a: a.sum(1), x + 1, lx.Method("", part, loss), n_samples=200)
+    explain(Rare(), lx.GradientMatching())
+
+
+def test_a_function_whose_attributes_have_the_names_of_modules():
+    class Holder:
+        NET = staticmethod(lambda rows: line(rows))
+
+    before, held = [part.training for part in NET.modules()], Holder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lx.explain(lambda rows: held.NET(rows), X, lx.c_lime(), n_samples=50)
+    assert [part.training for part in NET.modules()] == before
+
+
+def test_a_name_that_is_not_there_yet():
+    def model(rows):
+        return line(rows) if len(rows) else later
+
+    lx.explain(model, X, lx.c_lime(), n_samples=50)
+    later = 1
+
+
+def test_where_warnings_are_errors_they_stay_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="n_samples is small"):
+            lx.explain(line, X, lx.c_lime(), n_samples=5)

@@ -36,7 +36,8 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
     ),
     "images": ("_parts", "plotting", "models", "_problem", "_explanation", "_explain", "_explainer"),
     "evaluation": (
-        *("_parts", "plotting", "models", "neighbourhoods", "_problem", "fit", "_method", "_explanation", "_explain"),
+        *("_names", "_parts", "plotting", "models", "neighbourhoods", "_problem", "fit", "_method", "_explanation"),
+        "_explain",
         "_explainer",
     ),
 }

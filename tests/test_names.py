@@ -219,3 +219,24 @@ def test_the_contract_is_checked_on_the_columns_of_x():
     lx.check_neighbourhood(lx.NearestPoints(DATA[OTHER], 9), X)
     with pytest.raises(ValueError, match=f"^data {WRONG}"):
         lx.check_neighbourhood(lx.NearestPoints(RENAMED, 9), X)
+
+
+def test_a_perturbation_test_finds_columns_and_rows():
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(4, 3)), columns=list("abc"), index=list("wxyz"))
+    weights = table.abs().add([1.0, 2.0, 3.0])
+
+    def auc(given):
+        f = lambda a: (a.to_numpy() * [1.0, -2.0, 3.0]).sum(1)  # noqa: E731
+        return lx.perturbation_test(f, table, {"w": given}, kind="deletion").summary().to_numpy()[:, 1:].tolist()
+
+    assert auc(weights) == auc(weights[["c", "a", "b"]]) == auc(weights.iloc[::-1])
+    assert auc(weights) != auc(-weights)
+
+
+def test_a_mean_by_name_and_a_scale_in_order():
+    mean = pd.Series([1.0, 2.0, 3.0], index=list("cba"))
+    with pytest.raises(ValueError, match="by name, or none of them"):
+        lx.LimeTabular(mean, np.array([10.0, 20.0, 30.0]))
+    table = pd.DataFrame(np.ones((2, 3)), columns=list("abc"))
+    e = lx.explain(lambda a: a.sum(axis=1), table, lx.Method("", lx.LimeTabular(mean, 1.0), lx.SquaredError()))
+    assert e.method.neighbourhood.names in (list("cba"), list("abc"))

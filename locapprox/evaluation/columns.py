@@ -121,7 +121,7 @@ class Matrix:
         b, frames = len(self.problem.x), []
         for column in self.columns:
             with naming("neighbourhood", column.name):
-                column = replace(column, neighbourhood=self.problem.check(column.neighbourhood))
+                column = replace(column, neighbourhood=self.problem.check(column.neighbourhood, self.n(column.name)))
                 with self.problem.evaluating():
                     table = evaluate(column, self.problem, explanations, self.intercept, self.n(column.name), seed)
             labels = {"neighbourhood": column.name, "loss": column.loss.name}

@@ -14,6 +14,7 @@ from torch import Tensor
 from locapprox._explain import N_SAMPLES
 from locapprox._explainer import as_maps, named
 from locapprox._explanation import Explanation
+from locapprox._names import aligned
 from locapprox._parts import positive, share, whole_number
 from locapprox._problem import Problem
 from locapprox.evaluation.columns import check_instances
@@ -233,8 +234,8 @@ def _sizes(name: str, given: Any, problem: Problem, mask: Multiplicative, d: int
     x = problem.x
     if isinstance(given, Explanation):
         check_instances(problem, name, given, "explanations")
-    if isinstance(given, pd.DataFrame) and problem.names not in (None, [str(c) for c in given.columns]):
-        raise ValueError(f"explanations: {name!r} has other columns than x, or in another order")
+    maps = isinstance(given, pd.DataFrame) and given.shape == x.shape  # or its columns are features
+    given = aligned(given, problem.names if maps else None, problem.index, f"explanations: {name!r}")
     w = floating(given.weights if isinstance(given, Explanation) else given, f"explanations: {name!r}").to(x.device)
     if w.shape == x.shape and d < x[0].numel():
         w = mask.group_sum(x, w)

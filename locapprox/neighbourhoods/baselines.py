@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from locapprox._parts import Concise, alike, brief
+from locapprox._parts import Concise, alike, brief, close
 from locapprox.models.inputs import as_numbers
 from locapprox.neighbourhoods.named import Named
 
@@ -143,7 +143,7 @@ class Function(Baseline):
             raise TypeError(f"baseline(x) must be a tensor, got {type(base).__name__}")
         if base.shape != x.shape:
             raise ValueError(f"baseline(x) must have x's shape {tuple(x.shape)}, got {tuple(base.shape)}")
-        if not torch.equal(self.function(x[:1]).nan_to_num(), base[:1].nan_to_num()):
+        if not close(self.function(x[:1]), base[:1]):
             raise ValueError("baseline(x) must be the same each time, and for an instance alone as among others")
         _finite(base)
 

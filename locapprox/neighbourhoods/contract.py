@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from locapprox._names import index_of, names_of
-from locapprox._parts import is_builtin
+from locapprox._parts import close, is_builtin
 from locapprox.models.inputs import Array, as_tensor
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, Neighbourhood, described
 from locapprox.neighbourhoods.distributions import Distribution, described_distribution
@@ -50,13 +50,14 @@ def check_neighbourhood(neighbourhood: Neighbourhood, x: Array, n: int = 64) -> 
             require(placed.requires_grad, "place must be differentiable in ξ (use tensor operations on xi)")
 
 
-def probe(neighbourhood: BaseNeighbourhood, x: Tensor) -> None:
+def probe(neighbourhood: BaseNeighbourhood, x: Tensor, n: int) -> None:
     """Hold a neighbourhood of a user's to its contract before anything is computed with it; no model is asked."""
     if is_builtin(neighbourhood):
         return
     with _broken(neighbourhood.kind):
         batch = neighbourhood.batches(x)[0][:2]
-        _hold(neighbourhood.at(x, batch), x[batch.to(x.device)], PROBED)
+        rows = n if neighbourhood.draws_at_once else min(n, PROBED)
+        _hold(neighbourhood.at(x, batch), x[batch.to(x.device)], rows)
 
 
 PROBED = 16  # rows
@@ -141,19 +142,17 @@ def _check_randomness(where: BaseNeighbourhood, draw: Draw, x: Tensor, n: int) -
     require(same, "the same generator seed must give the same draw (draw from `rng`)")
     alone = _drawn(where.at(x, slice(-1, None)), x[-1:], n, seed=0)
     if draw.xi.ndim == 2:
-        agrees = alone.xi.shape == draw.xi.shape and torch.allclose(alone.xi, draw.xi, equal_nan=True)
+        agrees = close(alone.xi, draw.xi)
         require(agrees, "a draw (n, d) shared by all instances must not depend on x; give (b, n, d) if it does")
     if fixed:
         other = _drawn(where, x, n, seed=1).xi[..., :fixed, :]
         require(torch.equal(other, draw.xi[..., :fixed, :]), f"n_fixed={fixed} rows must not change with the seed")
-    if fixed < draw.weight.shape[-1] and not where.draws_at_once and draw.xi.numel() >= MANY:
+    if fixed < draw.weight.shape[-1] and not where.draws_at_once:
         rng = torch.Generator(x.device).manual_seed(0)
-        one, two = (where.drawn_once(x, n, rng).xi for _ in range(2))
-        fresh = one.shape != two.shape or not torch.equal(one, two)
+        one, before = where.drawn_once(x, n, rng).xi, rng.get_state()
+        two = where.drawn_once(x, n, rng).xi
+        fresh = one.shape != two.shape or not torch.equal(one, two) or not torch.equal(before, rng.get_state())
         require(fresh, f"a second draw from one generator must be fresh; {WHOLE}")
-
-
-MANY = 16  # numbers that are not equal twice by chance
 
 
 def _check_scale(where: BaseNeighbourhood, draw: Draw, x: Tensor, n: int) -> None:
@@ -179,13 +178,13 @@ def _check_place(where: BaseNeighbourhood, draw: Draw, x: Tensor) -> None:
     _check_same(x, before[1], "place must not change x")
     require(whole.dtype == x.dtype, f"place must keep x's dtype {x.dtype}, got {whole.dtype}")
     other = where.placed(x, xi.expand(len(x), -1, -1)) if xi.ndim == 2 else whole
-    require(torch.allclose(other, whole, equal_nan=True), "place must give the same for ξ (n, d) and (b, n, d)")
+    require(close(other, whole), "place must give the same for ξ (n, d) and (b, n, d)")
     for i in (0, len(x) - 1):
         one = slice(i, i + 1)
         alone = where.at(x, one).placed(x[one], xi[i] if xi.ndim == 3 else xi)
-        require(torch.allclose(alone, whole[one], equal_nan=True), "place must not mix instances")
+        require(close(alone, whole[one]), "place must not mix instances")
     row = where.placed(x, xi[..., -1:, :])
-    require(torch.allclose(row, whole[:, -1:], equal_nan=True), "place must not mix rows of ξ")
+    require(close(row, whole[:, -1:]), "place must not mix rows of ξ")
 
 
 FEW = 4

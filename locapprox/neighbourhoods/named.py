@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from locapprox._names import COLUMNS, ROWS, in_order, names_of
 from locapprox.models.inputs import as_numbers
+
+ARRAYS = (Tensor, np.ndarray)
 
 
 class Named:
@@ -25,13 +28,16 @@ class Named:
     index: pd.Index | None = None
 
     def __post_init__(self) -> None:
-        for name in self.per_feature:
-            given = getattr(self, name)
-            if isinstance(given, pd.DataFrame | pd.Series):
-                columns = in_order(names_of(given), self.names, name, COLUMNS)
-                numbers = as_numbers(given, self.called)
-                self._set(name, numbers if columns is None else numbers[..., columns])
-                self._set("names", self.names or names_of(given))
+        parts = {name: getattr(self, name) for name in self.per_feature}
+        by_name = {name: part for name, part in parts.items() if isinstance(part, pd.DataFrame | pd.Series)}
+        rest = [part for name, part in parts.items() if name not in by_name]
+        if by_name and any(isinstance(part, list | tuple) or (isinstance(part, ARRAYS) and part.ndim) for part in rest):
+            raise ValueError(f"{self.called}: give {' and '.join(self.per_feature)} by name, or none of them")
+        for name, given in by_name.items():
+            columns = in_order(names_of(given), self.names, name, COLUMNS)
+            numbers = as_numbers(given, self.called)
+            self._set(name, numbers if columns is None else numbers[..., columns])
+            self._set("names", self.names or names_of(given))
             if isinstance(given, pd.DataFrame) and self.per_instance:
                 self._set("index", given.index)
 
@@ -41,7 +47,7 @@ class Named:
         rows = in_order(self.index, index, self.called, ROWS)
         part = self
         if columns is not None:
-            part = replace(part, names=list(names), **self._each(lambda numbers: numbers[..., columns]))  # type: ignore[type-var]
+            part = replace(part, names=list(names), **self._each(lambda n: n[..., columns] if n.ndim else n))  # type: ignore[type-var]
         if rows is not None:
             part = replace(part, index=index, **part._each(lambda numbers: numbers[rows]))  # type: ignore[type-var]
         return part

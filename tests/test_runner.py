@@ -189,6 +189,11 @@ class Run:
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lists processes by /proc")
 
 
+def results(out):
+    """What a run says: all but its caches, of which the last power cut may have damaged one that nobody needs again."""
+    return {name: text for name, text in contents(out).items() if not name.startswith(("networks/", "originals/"))}
+
+
 def power_cut(out, rng):
     """What was written last may be on the disk in part, or not at all."""
     for path in rng.sample(found := ours(out), min(4, len(found))):
@@ -251,7 +256,7 @@ def test_killed_at_thirty_random_moments_the_results_are_the_same_bytes(tmp_path
     run = Run(out, tmp_path, *everything)
     run.end()
     assert run.process.returncode == 0
-    assert contents(out) == contents(whole)
+    assert results(out) == results(whole)
     assert foreign(out) == before
     *most, longest = sorted(outlived)
     said = f"{seconds:.0f} s undisturbed, {time.perf_counter() - start:.0f} s in all"

@@ -312,7 +312,8 @@ def test_instances_on_the_border_of_a_float32_model(scale):
         net = nn.Linear(200, 1, bias=False)
         x = scale * torch.randn(3, 200)
         x = x - (x @ net.weight.mT) * net.weight / (net.weight**2).sum()
-        lx.explain(net, x.detach(), lx.vanilla_gradients())
+        e = lx.explain(net, x.detach(), lx.vanilla_gradients())
+        torch.testing.assert_close(e.weights.float(), net.weight.detach().expand(3, -1))
 
 
 @pytest.mark.parametrize("unit", [1e-8, 1.0, 1e8])
@@ -328,7 +329,8 @@ def test_the_probe_keeps_to_batch_size(batch_size):
             raise MemoryError
         return line(rows)
 
-    lx.explain(model, X, lx.c_lime(1.0), n_samples=20, batch_size=batch_size)
+    e = lx.explain(model, X, lx.c_lime(1.0), n_samples=20, batch_size=batch_size)
+    torch.testing.assert_close(e.weights, W.expand(4, 3), rtol=1e-9, atol=1e-9)
 
 
 def test_codes_are_asked_for_as_they_are():
@@ -374,13 +376,11 @@ class Many(Noise, lx.BaseNeighbourhood):
 
 def test_legal_neighbourhoods_that_few_rows_could_mistake():
     x = torch.zeros(2, 784)
-    for part, loss in (
-        (Components(), lx.SquaredError()),
-        (Rare(), lx.GradientMatching()),
-        (Many(), lx.SquaredError()),
-    ):
-        lx.explain(lambda a: a.sum(1), x + 1, lx.Method("", part, loss), n_samples=200)
-    explain(Rare(), lx.GradientMatching())
+    components = lx.Method("", Components(), lx.SquaredError())
+    e = lx.explain(lambda a: a.sum(1), x, components, n_samples=200)
+    torch.testing.assert_close(e.weights.float(), Components.C.sum(1).expand(2, -1), rtol=1e-3, atol=1e-3)
+    for part, loss in ((Rare(), lx.GradientMatching()), (Many(), lx.SquaredError())):
+        torch.testing.assert_close(explain(part, loss).weights, W.expand(4, 3), rtol=1e-9, atol=1e-9)
 
 
 def test_a_function_whose_attributes_have_the_names_of_modules():
@@ -398,8 +398,9 @@ def test_a_name_that_is_not_there_yet():
     def model(rows):
         return line(rows) if len(rows) else later
 
-    lx.explain(model, X, lx.c_lime(), n_samples=50)
+    e = lx.explain(model, X, lx.c_lime(), n_samples=50)
     later = 1
+    torch.testing.assert_close(e.weights, W.expand(4, 3), rtol=1e-6, atol=1e-6)
 
 
 def test_where_warnings_are_errors_they_stay_warnings():

@@ -67,6 +67,13 @@ class Draw:
             raise ValueError("a draw's weights must not be negative or NaN")
 
 
+def as_draw(given: Any, whose: str) -> Draw:
+    """What `draw` of a part returned, or TypeError."""
+    if not isinstance(given, Draw):
+        raise TypeError(f"{whose}.draw must return lx.Draw(xi, weight), got {type(given).__name__}")
+    return given
+
+
 @runtime_checkable
 class Neighbourhood(Protocol):
     """Where a surrogate is fitted. Shapes: x is (b, *input shape), xi is (n, d) for all instances or (b, n, d)."""
@@ -213,9 +220,8 @@ class BaseNeighbourhood(ABC):
         """What to do for n draws to have an effective sample size of `rows`."""
         return "draw more (n_samples), or widen the neighbourhood"
 
-    def _checked(self, draw: Any, x: Tensor) -> Draw:
-        if not isinstance(draw, Draw):
-            raise TypeError(f"{self.kind}.draw must return lx.Draw(xi, weight), got {type(draw).__name__}")
+    def _checked(self, given: Any, x: Tensor) -> Draw:
+        draw = as_draw(given, self.kind)
         draw.check(len(x))
         return draw
 

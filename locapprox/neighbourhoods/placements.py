@@ -10,7 +10,7 @@ from torch import Tensor
 
 from locapprox._parts import Concise, alike
 from locapprox.models.inputs import all_finite
-from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, as_draw
 from locapprox.neighbourhoods.baselines import (
     Baseline,
     BaselineLike,
@@ -54,10 +54,9 @@ class Placement(Concise, BaseNeighbourhood):
         draw = self._draws.draw(self._dimension(x), min(n, 1024), rng, x.dtype)
         return self.kernel.advice(draw, self._squared_distance(x, draw.xi.double()), n, rows)
 
-    def _weigh(self, x: Tensor, draw: Any) -> Draw:
+    def _weigh(self, x: Tensor, given: Any) -> Draw:
         name, d = self._draws.kind, self._dimension(x)
-        if not isinstance(draw, Draw):
-            raise TypeError(f"{name}.draw must return lx.Draw(xi, weight), got {type(draw).__name__}")
+        draw = as_draw(given, name)
         if draw.xi.shape[-1] != d:
             raise ValueError(f"{name}.draw gave xi with {draw.xi.shape[-1]} columns for {d} features")
         if draw.xi.dtype != x.dtype:

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from locapprox._explanation import Explanation, Inside
 from locapprox._method import Method
-from locapprox._parts import whole_number
+from locapprox._parts import child_seeds, whole_number
 from locapprox._problem import Problem
 from locapprox.fit.contract import fitted
 from locapprox.fit.result import Fit
@@ -133,7 +133,7 @@ def explain_mean(
 
     Instances share a draw, so their errors do not average out (the error of a mean over 100 instances is 7–8 times what
     independent draws would give) and `standard_error` cannot be combined over instances: the mean is computed on
-    `replicates` draws, seeded seed, seed + 1, …, and the error taken from their spread (t with replicates − 1 degrees).
+    `replicates` draws, with seeds spawned from `seed`, and the error taken from their spread (t with replicates − 1 degrees).
     Other arguments and errors as of `explain`.
     """
     check_method(method)
@@ -143,8 +143,9 @@ def explain_mean(
     problem.check(where)
     if not where.shares_features(problem.x):
         raise ValueError("method labels the features of every instance differently: a mean over them has no meaning")
-    seeds = tqdm(range(replicates), f"{method.name}: replicates", delay=2, leave=False, disable=not progress)
-    means = [explained(problem, method, n_samples, seed + r).weights.nanmean(0) for r in seeds]
+    seeds = child_seeds(seed, replicates)
+    shown = tqdm(seeds, f"{method.name}: replicates", delay=2, leave=False, disable=not progress)
+    means = [explained(problem, method, n_samples, one).weights.nanmean(0) for one in shown]
     stacked = torch.stack(means)
     return stacked.mean(0), stacked.std(0) / replicates**0.5
 

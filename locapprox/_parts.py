@@ -77,6 +77,12 @@ def whole_number(value: Any, name: str, least: int = 1) -> int:
     return number
 
 
+def child_seeds(seed: int, n: int) -> list[int]:
+    """Seeds of n replicates: the seed itself, and others that no other seed's replicates share."""
+    spawned = np.random.SeedSequence(seed).generate_state(n, np.uint64)[1:] >> 1
+    return [seed, *map(int, spawned)]
+
+
 def share(value: Any, name: str) -> float:
     """The argument `name` as a number strictly between 0 and 1, or a ValueError."""
     if not isinstance(value, int | float | np.floating) or not 0 < value < 1:

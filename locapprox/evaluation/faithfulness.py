@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from locapprox._explainer import named
 from locapprox._method import Method
-from locapprox._parts import share, whole_number
+from locapprox._parts import child_seeds, share, whole_number
 from locapprox._problem import Problem
 from locapprox.evaluation.columns import Intercept, Matrix, columns_of
 from locapprox.evaluation.intervals import paired
@@ -124,7 +124,7 @@ def faithfulness(
         n_samples: draws for each fit, and as many others for each column: all methods share a column's draw, and no
             model call is spent on a method beyond its fit. One number for all, or a dict with one for every
             Method and neighbourhood.
-        replicates: fits and measures again with seed + 1, …, for intervals that hold for other draws, too.
+        replicates: fits and measures again with seeds spawned from `seed`, for intervals that hold for other draws, too.
         level: of the intervals of `summary` and `verdict`.
         intercept: "refitted", the weighted mean of f(x_ξ) − w · ξ over the column's rows of finite weight, since an
             explanation is its weights; "fitted", as it came; "through_x", with g(x₀) = f(x₀), as in the infidelity of
@@ -152,7 +152,8 @@ def faithfulness(
     matrix = Matrix(Problem(model, x, target, batch_size), parts, columns, n_samples, intercept, like)
     total = replicates * (len(parts) + len(columns))
     with tqdm(total=total, desc="faithfulness", delay=2, leave=False, disable=not progress) as bar:
-        frames = [matrix.measured(seed + r, bar).assign(replicate=r) for r in range(replicates)]
+        seeds = child_seeds(seed, replicates)
+        frames = [matrix.measured(one, bar).assign(replicate=r) for r, one in enumerate(seeds)]
     return Faithfulness(pd.concat(frames, ignore_index=True), level)
 
 

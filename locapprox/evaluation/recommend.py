@@ -12,7 +12,7 @@ from locapprox._explainer import named
 from locapprox._explanation import Explanation
 from locapprox._method import Method
 from locapprox._methods import paper_methods
-from locapprox._parts import share, whole_number
+from locapprox._parts import child_seeds, share, whole_number
 from locapprox._problem import Problem
 from locapprox.evaluation.columns import Matrix, columns_of
 from locapprox.evaluation.intervals import paired
@@ -125,19 +125,20 @@ def recommend(
     frames: list[pd.DataFrame] = []
     own: list[Explanation] = []  # of the designed method, by replicate
     left_out: dict[str, str] = {}
-    for r in tqdm(range(replicates), "recommend: replicates", delay=2, leave=False, disable=not progress):
-        own.append(matrix.explanation(DESIGNED, designed, seed + r))
+    seeds = child_seeds(seed, replicates)
+    for r, one in enumerate(tqdm(seeds, "recommend: replicates", delay=2, leave=False, disable=not progress)):
+        own.append(matrix.explanation(DESIGNED, designed, one))
         fits: dict[str, Explanation] = {}
         for name in [name for name in chosen if name not in left_out]:
             try:
-                fits[name] = matrix.explanation(name, chosen[name], seed + r)
+                fits[name] = matrix.explanation(name, chosen[name], one)
             except (NoGradientError, ValueError) as error:
                 if methods is not None and not isinstance(error, NoGradientError):
                     raise
                 left_out[name] = str(error)  # no gradients; of the default methods, LIME's width on unscaled data, say
         if not fits:
             raise ValueError(f"methods: none can explain this model; {'; '.join(left_out.values())}")
-        frames.append(matrix.of_explanations({**fits, DESIGNED: own[-1]}, seed + r).assign(replicate=r))
+        frames.append(matrix.of_explanations({**fits, DESIGNED: own[-1]}, one).assign(replicate=r))
     whole = pd.concat(frames)
     table, gain = ranked(whole[~whole["method"].isin(left_out)], level)
     best = table[table["method"] != DESIGNED]

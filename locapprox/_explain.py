@@ -133,7 +133,8 @@ def explain_mean(
 
     Instances share a draw, so their errors do not average out (the error of a mean over 100 instances is 7–8 times what
     independent draws would give) and `standard_error` cannot be combined over instances: the mean is computed on
-    `replicates` draws, with seeds spawned from `seed`, and the error taken from their spread (t with replicates − 1 degrees).
+    `replicates` draws, with seeds spawned from `seed`, and the error taken from their spread
+    (t with replicates − 1 degrees).
     Other arguments and errors as of `explain`.
     """
     check_method(method)

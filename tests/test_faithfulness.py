@@ -10,6 +10,7 @@ from scipy import stats
 from torch import nn
 
 import locapprox as lx
+from locapprox._parts import child_seeds
 
 LABELS = [0, 0, 1, 2, 2, 3]
 N = 400
@@ -255,11 +256,18 @@ def few(tanh_net, x, **more):
     return lx.faithfulness(tanh_net, x, chosen, columns, **more, progress=False)
 
 
-def test_replicates_are_fits_and_draws_of_the_following_seeds(tanh_net, x):
+def test_replicates_are_fits_and_draws_of_child_seeds(tanh_net, x):
     found = few(tanh_net, x, n_samples=60, seed=3, replicates=3).table
-    single = [few(tanh_net, x, n_samples=60, seed=3 + r).table.assign(replicate=r) for r in range(3)]
+    single = [few(tanh_net, x, n_samples=60, seed=s).table.assign(replicate=r) for r, s in enumerate(child_seeds(3, 3))]
     pd.testing.assert_frame_equal(found, pd.concat(single, ignore_index=True))
     assert "replicate" not in single[0].drop(columns="replicate")
+
+
+def test_neighbouring_seeds_share_no_replicate():
+    runs = [child_seeds(seed, 50) for seed in range(40)]
+    assert [run[0] for run in runs] == list(range(40))
+    assert len({seed for run in runs for seed in run}) == 40 * 50
+    assert child_seeds(7, 3) == child_seeds(7, 50)[:3]
 
 
 def test_numbers_of_draws_by_name(tanh_net, x):

@@ -124,7 +124,8 @@ def faithfulness(
         n_samples: draws for each fit, and as many others for each column: all methods share a column's draw, and no
             model call is spent on a method beyond its fit. One number for all, or a dict with one for every
             Method and neighbourhood.
-        replicates: fits and measures again with seeds spawned from `seed`, for intervals that hold for other draws, too.
+        replicates: fits and measures again with seeds spawned from `seed`, for intervals that hold for other
+            draws, too.
         level: of the intervals of `summary` and `verdict`.
         intercept: "refitted", the weighted mean of f(x_ξ) − w · ξ over the column's rows of finite weight, since an
             explanation is its weights; "fitted", as it came; "through_x", with g(x₀) = f(x₀), as in the infidelity of

@@ -30,8 +30,8 @@ class Interval(NamedTuple):
 def median(values: np.ndarray, level: float) -> Interval:
     """Of independent values of any distribution: order statistics, interpolated.
 
-    [x₍ₖ₎, x₍ₙ₊₁₋ₖ₎] covers the median with probability 1 − 2 P(Binomial(n, ½) < k); between the two k whose probabilities
-    enclose the level by Hettmansperger and Sheather (1986). Fewer than 6 values have no bounds at 95 %.
+    [x₍ₖ₎, x₍ₙ₊₁₋ₖ₎] covers the median with probability 1 − 2 P(Binomial(n, ½) < k); between the two k whose
+    probabilities enclose the level by Hettmansperger and Sheather (1986). Fewer than 6 values have no bounds at 95 %.
     """
     from scipy.special import bdtr
 

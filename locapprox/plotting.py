@@ -85,17 +85,24 @@ def draw_ranking(
 
 
 def draw_matrix(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, ax: Axes | None = None
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    ax: Axes | None = None,
+    texts: np.ndarray | None = None,
 ) -> Axes:
-    """A heat map with its numbers, every column on a scale of its own: columns differ in units."""
+    """A heat map with its numbers, every column on a scale of its own, since columns differ in units; or shares of 1,
+    on one scale, with these texts."""
     ax = axes(ax)
     size = np.abs(values)
-    most = np.nanmax(size, axis=0, keepdims=True, initial=0.0)
+    most = np.nanmax(size, axis=0, keepdims=True, initial=0.0) if texts is None else np.ones_like(size)
     shade = np.sqrt(np.divide(size, most, out=np.zeros_like(size), where=most > 0))
     ax.imshow(np.ma.masked_invalid(shade), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for i, j in np.ndindex(*values.shape):
         colour = "white" if shade[i, j] > 0.7 else "black"
-        ax.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", color=colour, fontsize="small")
+        text = f"{values[i, j]:.2g}" if texts is None else str(texts[i, j])
+        ax.text(j, i, text, ha="center", va="center", color=colour, fontsize="small")
     ax.set_xticks(range(len(columns)), [as_text(name) for name in columns], rotation=35, ha="right")
     ax.set_yticks(range(len(rows)), [as_text(name) for name in rows])
     ax.set(xlabel="neighbourhood", ylabel="method", title=title)

@@ -106,31 +106,6 @@ def test_on_its_own_neighbourhood_a_method_loses_next_to_nothing(results):
     assert (elsewhere > 4 * own.set_index("method")["lost"].reindex(elsewhere.index)).all()
 
 
-def test_means_intervals_and_verdict_by_hand():
-    rows = [
-        {"method": "a", "neighbourhood": w, "loss": "l", "instance": i, "replicate": r, "error": e, "optimum": o}
-        for w, e, o in (("w", 1.0, 0.5), ("v", 2.0, 2.0))
-        for i in range(4)
-        for r in range(2)
-    ]
-    frame = pd.DataFrame(rows).assign(violation=0.0, constant=4.0)
-    frame["regret"] = frame["error"] - frame["optimum"]
-    frame.loc[frame["neighbourhood"] == "v", "regret"] += np.tile([0.1, 0.1, -0.1, -0.1], 2)
-    found = lx.Faithfulness(frame, level=0.95)
-    matrix = found.summary().set_index("neighbourhood")
-    assert matrix.loc["w", ["regret", "low", "high", "lost"]].tolist() == pytest.approx([0.5, 0.5, 0.5, 0.125])
-    assert matrix.loc["v", "low"] < 0 < matrix.loc["v", "high"]
-    (one,) = found.verdict().to_dict("records")
-    assert one == {
-        "method": "a",
-        "columns": 2,
-        "beyond_optimum": 1,
-        "clearest_in": "w",
-        "lost": pytest.approx(0.125),
-        "lost_low": pytest.approx(0.125),
-    }
-
-
 def test_the_figure_has_a_panel_per_model_and_says_what_it_shows(results, tmp_path):
     with style():
         drawn = figure.draw(read(results, "no_free_lunch"), tmp_path / "figure")

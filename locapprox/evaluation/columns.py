@@ -145,7 +145,7 @@ def evaluate(
         x = problem.x
         at_x = problem.scores.values(x.unsqueeze(1).clone(), torch.arange(len(x), device=x.device))[:, 0]
         c = c + at_x - torch.stack([_without_nan(e).predict(x) for e in explanations.values()], dim=1)
-    keys = ("error", "optimum", "regret", "violation", "r2", "constant")
+    keys = ("error", "optimum", "regret", "violation", "lost", "r2", "constant")
     table = {key: torch.full_like(c, torch.nan) for key in keys}
     for part in parts:
         i, best = part.instances, minimise(part, column.loss, intercept=True)
@@ -165,6 +165,8 @@ def evaluate(
         table["r2"][i] = torch.where(constant > 0, 1 - error / constant, torch.nan)
         gap = (theta @ exact.rows.mT - exact.y).abs()
         table["violation"][i] = gap.amax(-1) if len(exact.rows) else torch.zeros_like(error)
+        most = torch.maximum(table["regret"][i], table["violation"][i].square())
+        table["lost"][i] = torch.where(most == 0, 0.0, most / constant)
     return table
 
 

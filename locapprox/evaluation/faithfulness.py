@@ -13,87 +13,141 @@ from locapprox._method import Method
 from locapprox._parts import child_seeds, share, whole_number
 from locapprox._problem import Problem
 from locapprox.evaluation.columns import Intercept, Matrix, columns_of
-from locapprox.evaluation.intervals import paired
+from locapprox.evaluation.intervals import EQUIVALENT, STATES, UNDECIDED, WORSE, needed, typical
 from locapprox.models.inputs import Array
 from locapprox.models.scores import Target
 from locapprox.neighbourhoods.base import Neighbourhood
 from locapprox.plotting import Axes, draw_matrix
 
-AT_OPTIMUM = 1e-6  # of the best constant's loss: less is rounding (of float32 models, squared)
+MARGIN = 0.01  # of the best constant's loss
 MEASURES = ("error", "optimum", "regret", "violation", "r2")
+MARKS = {WORSE: "", EQUIVALENT: " =", UNDECIDED: " ?"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Faithfulness:
     """Methods on neighbourhoods. `table` has a row per method, neighbourhood and instance (and replicate draw, if there
-    are several), with the columns that `faithfulness` describes."""
+    are several), with the columns that `faithfulness` describes.
+
+    A method is judged by what it loses on the typical instance: the median of `lost`, with an interval that holds for
+    any distribution of it. Means are of the instances at hand, and one in thirty may carry most of them. A cell has
+    one of three states, at the level corrected over the method's neighbourhoods (Bonferroni): *worse*, shown to lose
+    more than `margin` (a share of the best constant's loss); *equivalent*, shown to be within it; or *undecided*.
+    """
 
     _measured: pd.DataFrame
     level: float
+    margin: float
 
     @property
     def table(self) -> pd.DataFrame:
         replicates = self._measured["replicate"].nunique()
         return self._measured.drop(columns=["constant", *(["replicate"] if replicates == 1 else [])])
 
-    def matrix(self, value: str = "regret") -> pd.DataFrame:
-        """Means over instances and replicates: a row per method, a column per neighbourhood."""
-        if value not in MEASURES:
-            raise ValueError(f"value must be one of {', '.join(MEASURES)}; got {value!r}")
-        return self._measured.pivot_table(
-            index="method", columns="neighbourhood", values=value, sort=False, dropna=False
-        )
+    def matrix(self, value: str = "lost") -> pd.DataFrame:
+        """A row per method, a column per neighbourhood: medians of what is `lost`, the `state`, or means of a measure
+        over instances and replicates."""
+        if value not in (choices := ("lost", "state", *MEASURES)):
+            raise ValueError(f"value must be one of {', '.join(choices)}; got {value!r}")
+        if value in MEASURES:
+            return self._measured.pivot_table(
+                index="method", columns="neighbourhood", values=value, sort=False, dropna=False
+            )
+        return self._wide(self.summary(), value)
 
     def summary(self) -> pd.DataFrame:
-        """Per method and neighbourhood: means over instances and replicates, and the regret's interval for other
-        instances and other draws (low, high). `lost` is the regret as a share of the best constant's loss.
+        """Per method and neighbourhood: means over instances and replicates; `lost`, the median over instances, with
+        its interval for other instances and other draws (low, high); the share of instances on which the method is
+        worse than the best constant; the state, and how many instances (with replicates in proportion) an undecided
+        one would need.
 
-        Errors of instances that share a draw move together: without replicates the interval knows of instances only.
+        Instances share a draw, whose error moves them together: without replicates the interval knows of other
+        instances alone. One instance speaks for itself only.
         """
         rows = []
+        columns = self._measured["neighbourhood"].nunique()
+        corrected = 1 - (1 - self.level) / columns
         for (method, where, loss), part in self._measured.groupby(["method", "neighbourhood", "loss"], sort=False):
-            regret, half = paired(part.set_index(["instance", "replicate"])["regret"], self.level)
-            means = part[["error", "optimum", "violation", "constant"]].mean()
-            lost = regret / means["constant"] if means["constant"] > 0 else np.nan
-            interval = {"regret": regret, "low": regret - half, "high": regret + half, "lost": lost}
-            rows.append({"method": method, "neighbourhood": where, "loss": loss, **means, **interval})
-        return pd.DataFrame(rows)
-
-    def verdict(self) -> pd.DataFrame:
-        """Per method: in how many columns its regret is shown to be above zero (`beyond_optimum`: the interval's lower
-        end is above round-off), and the column where that is clearest, with the share of the best constant's loss that
-        is lost there.
-
-        A method that is beyond the optimum in no column is not thereby shown to be at it.
-        """
-        rows = []
-        for method, part in self.summary().groupby("method", sort=False):
-            least = (part["low"] / part["constant"]).fillna(0.0).reset_index(drop=True)
-            worst = part.iloc[int(least.argmax())]
+            lost = part.set_index(["instance", "replicate"])["lost"]
+            own, strict = typical(lost, self.level), typical(lost, corrected)
+            instances, state = part["instance"].nunique(), strict.state(self.margin)
+            useless = part.groupby("instance")[["error", "constant"]].mean()
+            more = needed(strict, self.margin, instances, corrected) if state == UNDECIDED else np.nan
             rows.append(
                 {
                     "method": method,
-                    "columns": len(part),
-                    "beyond_optimum": int((least > AT_OPTIMUM).sum()),
-                    "clearest_in": worst["neighbourhood"],
-                    "lost": worst["lost"],
-                    "lost_low": least.max(),
+                    "neighbourhood": where,
+                    "loss": loss,
+                    "instances": instances,
+                    **part[["error", "optimum", "regret", "violation", "constant"]].mean(),
+                    "lost": own.estimate,
+                    "low": own.low,
+                    "high": own.high,
+                    "worse_than_constant": float((useless["error"] >= useless["constant"]).mean()),
+                    "state": state,
+                    "needed": more,
                 }
             )
         return pd.DataFrame(rows)
 
-    def plot(self, value: str = "regret", ax: Axes | None = None) -> Axes:
-        """The matrix as a heat map; columns differ in units, so every one has a scale of its own."""
+    def verdict(self) -> pd.DataFrame:
+        """Per method: in how many neighbourhoods it is shown to be worse, shown to be equivalent, and undecided; and
+        where it loses most (`worst_in`, the largest estimate), with the estimate and its interval there."""
+        rows = []
+        for method, part in self.summary().groupby("method", sort=False):
+            counts = {state: int((part["state"] == state).sum()) for state in STATES}
+            worst = part.reset_index(drop=True).iloc[int(np.argmax(part["lost"].fillna(-np.inf)))]
+            where = {"worst_in": worst["neighbourhood"], **worst[["lost", "low", "high"]]}
+            rows.append({"method": method, "columns": len(part), **counts, **where})
+        return pd.DataFrame(rows)
+
+    def plot(self, value: str = "lost", ax: Axes | None = None) -> Axes:
+        """The matrix as a heat map: what is lost in per cent, with its state, or a measure, every column on a scale of
+        its own, since columns differ in units."""
         wide = self.matrix(value)
-        title = f"mean {value} (shades: square root, each column on its own scale)"
-        return draw_matrix(wide.to_numpy(float), list(wide.index), list(wide.columns), title, ax)
+        names = list(wide.index), list(wide.columns)
+        if value in MEASURES:
+            title = f"mean {value} (shades: square root, each column on its own scale)"
+            return draw_matrix(wide.to_numpy(float), *names, title, ax)
+        title = f"lost on the typical instance, % of the best constant's loss\n{self._legend}"
+        shares = self.matrix("lost").to_numpy(float).clip(0, 1)
+        return draw_matrix(shares, *names, title, ax, self._texts().to_numpy())
+
+    def _texts(self) -> pd.DataFrame:
+        """What is lost, in per cent, with the mark of its state."""
+        summary = self.summary()
+        shown = [percent(lost) + MARKS[state] for lost, state in zip(summary["lost"], summary["state"], strict=True)]
+        return self._wide(summary.assign(shown=shown), "shown")
+
+    def _wide(self, summary: pd.DataFrame, value: str) -> pd.DataFrame:
+        """In the order of methods and neighbourhoods."""
+        wide = summary.pivot_table(
+            index="method", columns="neighbourhood", values=value, sort=False, dropna=False, aggfunc="first"
+        )
+        return wide.loc[summary["method"].unique(), summary["neighbourhood"].unique()]
+
+    @property
+    def _legend(self) -> str:
+        return f"=: shown within {self.margin:.2g}, ?: undecided"
 
     def __repr__(self) -> str:
-        with pd.option_context("display.width", 120, "display.max_columns", None):
-            return f"Faithfulness, mean regret:\n{self.matrix().to_string(float_format='{:.3g}'.format)}"
+        head = f"Faithfulness: lost on the typical instance, % of the best constant's loss ({self._legend})"
+        with pd.option_context("display.width", 160, "display.max_columns", None):
+            return f"{head}\n{self._texts().to_string()}"
 
     def _repr_html_(self) -> str:
-        return f"<p>mean regret</p>{self.matrix().to_html(float_format='{:.3g}'.format)}"
+        return f"<p>lost on the typical instance, % of the best constant's loss ({self._legend})</p>" + (
+            self._texts().to_html()
+        )
+
+
+def percent(share: float) -> str:
+    """Two digits, and no more than is worth reading."""
+    if np.isnan(share):
+        return "–"
+    if share >= 10 or 0 < abs(share) < 1e-6:
+        return "≫" if share >= 10 else "<1e-4"
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
 def faithfulness(
@@ -107,6 +161,7 @@ def faithfulness(
     seed: int = 0,
     replicates: int = 1,
     level: float = 0.95,
+    margin: float = MARGIN,
     intercept: Intercept = "refitted",
     like: Method | None = None,
     batch_size: int | None = None,
@@ -126,7 +181,7 @@ def faithfulness(
             Method and neighbourhood.
         replicates: fits and measures again with seeds spawned from `seed`, for intervals that hold for other
             draws, too.
-        level: of the intervals of `summary` and `verdict`.
+        level, margin: of the intervals and states of the result, see `Faithfulness`.
         intercept: "refitted", the weighted mean of f(x_ξ) − w · ξ over the column's rows of finite weight, since an
             explanation is its weights; "fitted", as it came; "through_x", with g(x₀) = f(x₀), as in the infidelity of
             Yeh et al. 2019.
@@ -136,7 +191,9 @@ def faithfulness(
     linear g that meets the exact rows (the in-sample loss of the best fit is too low and its leave-one-out loss too
     high by about p / n of it, so their mean; exact for enumerations and quadratures); regret = error − optimum, may be
     negative by sampling error and for a g that breaks exact rows; violation, the largest |g(ξ) − f(x_ξ)| over exact
-    rows; r2 = 1 − error / loss of the best constant (NaN where f is constant).
+    rows; lost, the larger of regret and violation² as a share of the best constant's loss (a row to be interpolated has
+    infinite weight: a surrogate that misses it has lost there, whatever its regret); r2 = 1 − error / loss of the best
+    constant (NaN where f is constant).
 
     A surrogate goes to a column with the same placement as it is; to any other through the input space, where it is
     affine (see `Explanation.predict`).
@@ -146,7 +203,7 @@ def faithfulness(
     if intercept not in get_args(Intercept):
         raise ValueError(f"intercept must be one of {', '.join(get_args(Intercept))}; got {intercept!r}")
     seed, replicates = whole_number(seed, "seed", least=0), whole_number(replicates, "replicates")
-    level, parts = share(level, "level"), named(methods, "methods")
+    level, margin, parts = share(level, "level"), share(margin, "margin"), named(methods, "methods")
     columns = list(columns_of(_named_columns(neighbourhoods)))
     fitted = [name for name, part in parts.items() if isinstance(part, Method)]
     n_samples = _numbers(n_samples, [*fitted, *(column.name for column in columns)])
@@ -155,7 +212,7 @@ def faithfulness(
     with tqdm(total=total, desc="faithfulness", delay=2, leave=False, disable=not progress) as bar:
         seeds = child_seeds(seed, replicates)
         frames = [matrix.measured(one, bar).assign(replicate=r) for r, one in enumerate(seeds)]
-    return Faithfulness(pd.concat(frames, ignore_index=True), level)
+    return Faithfulness(pd.concat(frames, ignore_index=True), level, margin)
 
 
 def _numbers(n_samples: Any, names: list[str]) -> int | dict[str, int]:

@@ -18,7 +18,7 @@ from locapprox._names import aligned
 from locapprox._parts import positive, share, whole_number
 from locapprox._problem import Problem
 from locapprox.evaluation.columns import check_instances
-from locapprox.evaluation.intervals import t_intervals
+from locapprox.evaluation.intervals import median, t_intervals
 from locapprox.models.inputs import Array, floating
 from locapprox.models.scores import Scores, Target
 from locapprox.neighbourhoods.baselines import BaselineLike, Features
@@ -29,6 +29,7 @@ Kind = Literal["bottom", "top", "deletion", "insertion"]
 Replace = Literal["baseline", "noise"]
 Ties = Literal["average", "argsort"]
 SIGNED = ("deletion", "insertion")  # ranked by the weight itself, and measured by the prediction itself
+LOW_IS_GOOD = ("bottom", "deletion")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +50,7 @@ class PerturbationTest:
         return "prediction" if self.kind in SIGNED else "change"
 
     def curves(self, level: float = 0.95) -> pd.DataFrame:
-        """Mean over instances and t interval, one row per method and k."""
+        """Mean over instances and t interval (NaN below 15 instances), one row per method and k."""
         return t_intervals(self.changes, ["method", "k"], self.measure, share(level, "level"))
 
     def auc(self, up_to: int | None = None) -> pd.DataFrame:
@@ -65,26 +66,36 @@ class PerturbationTest:
         return values.mul(weight / weight.sum()).sum(axis=1, skipna=False).rename("auc").reset_index()
 
     def summary(self, up_to: int | None = None, level: float = 0.95) -> pd.DataFrame:
-        """Mean AUC and t interval per method, best first: low for bottom and deletion, high for top and insertion."""
+        """Mean AUC and t interval (NaN below 15 instances) per method, in the order of the means: low is good for
+        bottom and deletion, high for top and insertion. `compare` says which differences are shown."""
         table = t_intervals(self.auc(up_to), ["method"], "auc", share(level, "level"))
-        ascending = self.kind in ("bottom", "deletion")
-        return table.sort_values("mean", ascending=ascending, kind="stable", ignore_index=True)
+        return table.sort_values("mean", ascending=self.kind in LOW_IS_GOOD, kind="stable", ignore_index=True)
 
-    def compare(self, up_to: int | None = None, level: float = 0.95) -> pd.DataFrame:
-        """Every pair of methods by a paired t test of their AUCs over instances; p by Holm (1979) over all pairs."""
-        from scipy.special import stdtr, stdtrit
+    def compare(self, up_to: int | None = None, level: float = 0.95, margin: float = 0.05) -> pd.DataFrame:
+        """Every pair of methods by the differences of their AUCs, instance by instance.
 
-        level = share(level, "level")
+        Their mean (`difference`) and median, with the median's interval (low, high; any distribution), the sign test's
+        p and Holm's (1979) over all pairs. The `state` says how the method does beside the other: worse, better or
+        equivalent, shown at the level corrected over all pairs (Bonferroni) to differ by more, or by less, than
+        `margin` times the mean AUC of the two; or undecided.
+        """
+        from scipy.special import bdtr
+
+        level, margin = share(level, "level"), share(margin, "margin")
         wide = self.auc(up_to).pivot_table(index="instance", columns="method", values="auc", sort=False)
-        rows = []
-        for a, b in combinations(wide.columns, 2):
-            gap = wide[a] - wide[b]
-            mean, error = float(gap.mean()), float(gap.std() / len(gap) ** 0.5)
-            half = float(stdtrit(len(gap) - 1, (1 + level) / 2)) * error
-            p = 2 * float(stdtr(len(gap) - 1, -abs(mean) / error)) if error > 0 else float(mean == 0)
-            rows.append((a, b, mean, mean - half, mean + half, p))
-        table = pd.DataFrame(rows, columns=["method", "other", "difference", "low", "high", "p"])
-        return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float)))
+        pairs, rows = list(combinations(wide.columns, 2)), []
+        sign = 1 if self.kind in LOW_IS_GOOD else -1
+        for a, b in pairs:
+            gap = (wide[a] - wide[b]).to_numpy(float)
+            above, below = int((gap > 0).sum()), int((gap < 0).sum())
+            p = min(1.0, 2 * float(bdtr(min(above, below), above + below, 0.5)))
+            strict = median(sign * gap, 1 - (1 - level) / len(pairs))
+            within = margin * float(wide[[a, b]].mean().abs().mean())
+            state = "better" if strict.high < -within else strict.state(within)
+            rows.append((a, b, float(gap.mean()), *median(gap, level), p, state))
+        table = pd.DataFrame(rows, columns=["method", "other", "difference", "median", "low", "high", "p", "state"])
+        table.insert(7, "p_holm", holm(table["p"].to_numpy(dtype=float)))
+        return table
 
 
 def perturbation_test(

@@ -128,7 +128,7 @@ class Faithfulness:
 
     @property
     def _legend(self) -> str:
-        return f"=: shown within {self.margin:.2g}, ?: undecided"
+        return f"=: shown within {100 * self.margin:g} %, ?: undecided"
 
     def __repr__(self) -> str:
         head = f"Faithfulness: lost on the typical instance, % of the best constant's loss ({self._legend})"

@@ -108,7 +108,7 @@ def study(runs: Runs, data: str, model: str, path: Path) -> Picture:
         ax.set_xticks(range(len(columns)), [f"{p} px\n{b}" for p, b in columns], fontsize=6)
         ax.axvline(len(settings) - 0.5, color="0.7", lw=0.7)
     axes[0].set(ylabel="difference of areas", title="insertion − deletion (high is good)")
-    axes[1].set(ylabel="% of the best constant's loss", title="regret where it is largest")
+    axes[1].set(ylabel="% of the best constant's loss", title="lost (median) where most is")
     axes[1].set_yscale("log")
     handles, labels = axes[0].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
@@ -117,8 +117,8 @@ def study(runs: Runs, data: str, model: str, path: Path) -> Picture:
     least = frame.groupby(["patch", "baseline"])["worst_lost"].min()
     caption = (
         f"{title(data, model)}: other patch sizes and baselines ({frame['images'].iloc[-1]} images; C-LIME depends on "
-        "neither). Left: insertion minus deletion area. Right: each method's regret on the neighbourhood where it is "
-        f"largest. In every setting each method loses at least {100 * np.nanmin(least):.0f} % somewhere."
+        "neither). Left: insertion minus deletion area. Right: what each method loses in the median over images on the "
+        f"neighbourhood where that is most: in every setting at least {100 * np.nanmin(least):.0f} %."
     )
     return Picture(save(figure, path), caption, frame.drop(columns=["data", "model"]).reset_index(drop=True))
 
@@ -131,4 +131,4 @@ def summary(runs: Runs) -> pd.DataFrame:
         for where, part in matrix.groupby("neighbourhood", sort=False):
             others = part[part["method"] != where].sort_values("error", kind="stable")
             rows.append((title(data, model), where, others["method"].iloc[0], others["lost"].iloc[0]))
-    return pd.DataFrame(rows, columns=["model", "neighbourhood", "best other method", "its regret (share)"])
+    return pd.DataFrame(rows, columns=["model", "neighbourhood", "best other method", "what it loses (median share)"])

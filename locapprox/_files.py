@@ -46,6 +46,9 @@ class Stored(BaseNeighbourhood):
     def on_input(self, x: torch.Tensor, weights: torch.Tensor) -> NoReturn:
         self._unknown()
 
+    def steps(self, x: torch.Tensor, d: int) -> None:
+        return None
+
     def _unknown(self) -> NoReturn:
         raise ValueError(
             f"a loaded explanation has no live parts: a file keeps only how it was made, by {self.description}; "

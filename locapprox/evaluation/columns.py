@@ -14,13 +14,15 @@ from locapprox._explainer import as_explanation_of, naming
 from locapprox._explanation import Explanation
 from locapprox._method import Method
 from locapprox._problem import Problem
+from locapprox.evaluation.split import split
 from locapprox.fit.links import IDENTITY
 from locapprox.fit.losses import Loss, SquaredError
-from locapprox.fit.minimise import minimise
+from locapprox.fit.minimise import Minimum, minimise
 from locapprox.fit.sampling import Bar, samples
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Neighbourhood, described
 
 Intercept = Literal["refitted", "fitted", "through_x"]
+KEYS = ("error", "optimum", "regret", "blind", "division", "nonlinear", "violation", "lost", "r2", "constant")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,29 +147,39 @@ def evaluate(
         x = problem.x
         at_x = problem.scores.values(x.unsqueeze(1).clone(), torch.arange(len(x), device=x.device))[:, 0]
         c = c + at_x - torch.stack([_without_nan(e).predict(x) for e in explanations.values()], dim=1)
-    keys = ("error", "optimum", "regret", "violation", "lost", "r2", "constant")
-    table = {key: torch.full_like(c, torch.nan) for key in keys}
+    table = {key: torch.full_like(c, torch.nan) for key in KEYS}
     for part in parts:
         i, best = part.instances, minimise(part, column.loss, intercept=True)
-        sums, fit, exact = best.problem, best.fit, best.exact
         some = w[i][..., : part.d]
-        theta = torch.cat([some, c[i][..., None]], dim=-1)
-        if intercept == "refitted":
-            theta = sums.with_mean_intercept(some)
-        least = sums.loss_of(torch.cat([fit.weights, fit.intercept[..., None]], dim=-1))
-        error = sums.loss_of(theta)
-        round_off = 16 * theta.shape[-1] * torch.finfo(part.dtype).eps * fit.constant_loss  # of a quadratic form
-        error, least = (value.where(value > round_off, 0.0) for value in (error, least))
-        optimum = out_of_sample(least, fit.loss).expand_as(error)
-        constant = fit.constant_loss.expand_as(error)
-        table["error"][i], table["optimum"][i], table["constant"][i] = error, optimum, constant
-        table["regret"][i] = error - optimum
-        table["r2"][i] = torch.where(constant > 0, 1 - error / constant, torch.nan)
-        gap = (theta @ exact.rows.mT - exact.y).abs()
-        table["violation"][i] = gap.amax(-1) if len(exact.rows) else torch.zeros_like(error)
-        most = torch.maximum(table["regret"][i], table["violation"][i].square())
-        table["lost"][i] = torch.where(most == 0, 0.0, most / constant)
+        theta = best.refitted(some) if intercept == "refitted" else torch.cat([some, c[i][..., None]], dim=-1)
+        found = measures(best, theta)
+        splits = [split(best, some[:, m], e, column.neighbourhood, part) for m, e in enumerate(explanations.values())]
+        found["blind"], found["division"] = (torch.stack(parts, dim=1) for parts in zip(*splits, strict=True))
+        found["nonlinear"] = found["regret"] - found["blind"] - found["division"]
+        for key, value in found.items():
+            table[key][i] = value
     return table
+
+
+def measures(best: Minimum, theta: Float[Tensor, "b m p"]) -> dict[str, Float[Tensor, "b m"]]:
+    """Of m surrogates where `best` is the column's best fit."""
+    sums, fit, exact = best.problem, best.fit, best.exact
+    round_off = 16 * theta.shape[-1] * torch.finfo(theta.dtype).eps * fit.constant_loss  # of a quadratic form
+    error, least = (loss.where(loss > round_off, 0.0) for loss in (sums.loss_of(theta), sums.loss_of(best.theta)))
+    optimum, constant = out_of_sample(least, fit.loss).expand_as(error), fit.constant_loss.expand_as(error)
+    regret, violation = error - optimum, torch.zeros_like(error)
+    if len(exact.rows):
+        violation = (theta @ exact.rows.mT - exact.y).abs().amax(-1)
+    lost = torch.where(violation > 0, torch.maximum(regret, violation.square()), regret)
+    return {
+        "error": error,
+        "optimum": optimum,
+        "regret": regret,
+        "violation": violation,
+        "r2": torch.where(constant > 0, 1 - error / constant, torch.nan),
+        "lost": torch.where(lost == 0, 0.0, lost / constant),
+        "constant": constant,
+    }
 
 
 def out_of_sample(in_sample: Tensor, leave_one_out: Tensor) -> Tensor:

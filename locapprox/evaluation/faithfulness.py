@@ -20,7 +20,7 @@ from locapprox.neighbourhoods.base import Neighbourhood
 from locapprox.plotting import Axes, draw_matrix
 
 MARGIN = 0.01  # of the best constant's loss
-MEASURES = ("error", "optimum", "regret", "violation", "r2")
+MEASURES = ("error", "optimum", "regret", "blind", "division", "nonlinear", "violation", "r2")
 MARKS = {WORSE: "", EQUIVALENT: " =", UNDECIDED: " ?"}
 
 
@@ -182,18 +182,25 @@ def faithfulness(
         replicates: fits and measures again with seeds spawned from `seed`, for intervals that hold for other
             draws, too.
         level, margin: of the intervals and states of the result, see `Faithfulness`.
-        intercept: "refitted", the weighted mean of f(x_ξ) − w · ξ over the column's rows of finite weight, since an
-            explanation is its weights; "fitted", as it came; "through_x", with g(x₀) = f(x₀), as in the infidelity of
-            Yeh et al. 2019.
+        intercept: "refitted", the weighted mean of f(x_ξ) − w · ξ over the column's rows (over those to interpolate,
+            if it has such: their weight is infinite), since an explanation is its weights; "fitted", as it came;
+            "through_x", with g(x₀) = f(x₀), as in the infidelity of Yeh et al. 2019.
         like: the Method whose units arrays, and Explainers that do not say, have (see `as_explanation`).
 
     Columns of the result's `table`: error, the mean loss over the rows of finite weight; optimum, the least error of a
     linear g that meets the exact rows (the in-sample loss of the best fit is too low and its leave-one-out loss too
-    high by about p / n of it, so their mean; exact for enumerations and quadratures); regret = error − optimum, may be
-    negative by sampling error and for a g that breaks exact rows; violation, the largest |g(ξ) − f(x_ξ)| over exact
-    rows; lost, the larger of regret and violation² as a share of the best constant's loss (a row to be interpolated has
-    infinite weight: a surrogate that misses it has lost there, whatever its regret); r2 = 1 − error / loss of the best
-    constant (NaN where f is constant).
+    high by about p / n of it, so their mean; exact for enumerations and quadratures); regret = error − optimum, below
+    zero only by sampling error or for a g that misses exact rows; blind, division and nonlinear, three parts of it (see
+    below); violation, the largest |g(ξ) − f(x_ξ)| over exact rows; lost, the regret, or violation² if that is larger,
+    as a share of the best constant's loss (a row to be interpolated has infinite weight: a surrogate that misses it has
+    lost there, whatever its regret; 0 where nothing is lost, infinite where f is constant and g is not); r2 = 1 − error
+    / loss of the best constant (NaN where f is constant).
+
+    Regret = blind + division + nonlinear. A weight of masks or paths is no slope where x = b, and elsewhere its
+    sampling error is divided by x − b: *blind* is lost where the surrogate says nothing, *division* by weights whose
+    standard error alone loses over 1 % of the best constant's loss, *nonlinear* is the rest. The first two are 0 for a
+    surrogate with the column's placement or with x₀ + ξ, NaN where a placement is not x_ξ = o + step ⊙ ξ (see
+    `BaseNeighbourhood.steps`); division and nonlinear also where a standard error is unknown.
 
     A surrogate goes to a column with the same placement as it is; to any other through the input space, where it is
     affine (see `Explanation.predict`).

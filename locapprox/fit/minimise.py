@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from locapprox._notices import warn
@@ -10,6 +11,7 @@ from locapprox.fit.errors import ErrorEstimator, Pass, Solver, estimator
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Exact, Quadratic
 from locapprox.fit.result import Fit
+from locapprox.fit.ridge import Shrunk
 from locapprox.fit.sampling import Sample
 from locapprox.fit.solve import design
 from locapprox.fit.sums import Totals
@@ -19,11 +21,22 @@ MEAN_OF = 30  # rows of equal weight: with 23 unequal ones, a 95 % interval of a
 
 @dataclass(frozen=True, eq=False)
 class Minimum:
-    """The fit, the problem that it solves, and the rows that it interpolates."""
+    """The fit, the problem that it solves, the rows that it interpolates, and M of `Solution`."""
 
     fit: Fit
     problem: Quadratic
     exact: Exact
+    inverse: Float[Tensor, "g p p"] | Shrunk | None
+
+    @property
+    def theta(self) -> Float[Tensor, "b k p"]:
+        """Where there is an intercept."""
+        return torch.cat([self.fit.weights, self.fit.intercept[..., None]], dim=-1)
+
+    def refitted(self, w: Float[Tensor, "b m d"]) -> Float[Tensor, "b m p"]:
+        """[w, c] of other weights: c by the rows to interpolate if there are any, whose weight is infinite, else the
+        weighted mean of f − w · ξ."""
+        return self.exact.with_intercept(w) if len(self.exact.rows) else self.problem.with_mean_intercept(w)
 
 
 def minimise(
@@ -63,7 +76,7 @@ def minimise(
     theta, d = solution.theta, problem.d
     constant = theta[..., d] if intercept else torch.zeros_like(theta[..., 0])
     fit = Fit(theta[..., :d], constant, error[..., :d], out_of_sample, problem.constant_loss(), degrees)
-    return Minimum(fit, problem, exact)
+    return Minimum(fit, problem, exact, solution.inverse)
 
 
 def first_pass(sample: Sample, totals: Totals, errors: ErrorEstimator) -> Pass:

@@ -23,6 +23,11 @@ class Exact(NamedTuple):
         """The largest |c|."""
         return float(self.y.abs().max()) if self.y.numel() else 0.0
 
+    def with_intercept(self, w: Float[Tensor, "b k d"]) -> Float[Tensor, "b k p"]:
+        """The weights and the mean of c − w · ξ over the rows, to which a weighted mean tends as their weights grow."""
+        c = (self.y - w @ self.rows[:, : w.shape[-1]].mT).mean(-1, keepdim=True)
+        return torch.cat([w, c], dim=-1)
+
 
 class Slopes(NamedTuple):
     """Sums over gradient rows about g₀: Σ w g and Σ w ‖g‖²."""

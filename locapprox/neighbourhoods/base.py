@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from locapprox._parts import alike, calling, whole_number
+from locapprox._parts import alike, calling, close, whole_number
 from locapprox.models.inputs import all_finite
 
 
@@ -211,6 +211,23 @@ class BaseNeighbourhood(ABC):
             slopes.append((torch.linalg.pinv(jacobian) @ weights[i].mT).mT.reshape(-1, *x.shape[1:]))
             origins.append(origin)
         return torch.stack(slopes), torch.stack(origins)
+
+    def steps(self, x: Tensor, d: int) -> tuple[Tensor, Tensor] | None:
+        """How far a unit of ξ moves every entry of an input, and which of the d ξ does: both (b, entries), for a
+        placement x_ξ = o + step ⊙ ξ[label]. None for others.
+
+        A weight divided by its steps is a slope on the input: there is none where they are 0, and its error is as many
+        times larger as they are small. By default one ξ per entry, as `place` has it.
+        """
+        if d != x[0].numel():
+            return None
+        with x.device:
+            line = torch.linspace(-1, 1, d, dtype=x.dtype, device=x.device)
+        placed = self.placed(x, torch.stack([0 * line, 0 * line + 1, line]))
+        at_zero, at_one, on_line = (placed.mean(2) if placed.ndim > x.ndim + 1 else placed).flatten(2).unbind(1)
+        if not close(at_zero + (at_one - at_zero) * line, on_line):
+            return None
+        return at_one - at_zero, torch.arange(d, device=x.device).expand(len(x), -1)
 
     def same_placement(self, other: "BaseNeighbourhood") -> bool:
         """Whether both put the same ξ at the same input, so that weights carry over as they are."""

@@ -91,6 +91,9 @@ class Additive(Placement):
     def to_input(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         return self.on_input(x, weights), x
 
+    def steps(self, x: Tensor, d: int) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(x.flatten(1)), torch.arange(d, device=x.device).expand(len(x), -1)
+
     def same_placement(self, other: BaseNeighbourhood) -> bool:
         return type(other) is type(self)
 
@@ -192,6 +195,11 @@ class Multiplicative(Placement):
         square = self._labels.group_sum(x, gap.square()).unsqueeze(1)
         per_feature = torch.where(square > 0, weights / square, 0.0)
         return self._labels.lift(x, per_feature) * gap.unsqueeze(1), base.expand(x.shape)
+
+    def steps(self, x: Tensor, d: int) -> tuple[Tensor, Tensor]:
+        gap = (x - self._base.of(x).mean(1)).flatten(1)
+        labels = torch.arange(d, device=x.device)[None] if self._labels.labels is None else self._labels.flat(x)
+        return gap, labels.expand(gap.shape)
 
     def same_placement(self, other: BaseNeighbourhood) -> bool:
         if not isinstance(other, Multiplicative) or type(other) is not type(self):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,13 +52,20 @@ def concat(explanations: Iterable[Explanation]) -> Explanation:
         first,
         **{name: joined(name) for name in (*ARRAYS, "x")},  # type: ignore[arg-type]
         method=replace(first.method, neighbourhood=_joined_neighbourhood(explanations)),
-        settings={k: v if all(e.settings.get(k) == v for e in others) else None for k, v in first.settings.items()},
+        settings={name: _joined_setting([e.settings.get(name) for e in explanations]) for name in first.settings},
         _inside=replace(
             inside,
             problem=live[0].joined(live[1:]) if len(live) == len(problems) else None,
             affine=_cat(affine) if len(affine) == len(explanations) else None,
         ),
     )
+
+
+def _joined_setting(values: Sequence[Any]) -> Any:
+    """Lists have one for each instance."""
+    if all(isinstance(value, list) for value in values):
+        return [one for value in values for one in value]
+    return values[0] if all(value == values[0] for value in values) else None
 
 
 def _cat(affine: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

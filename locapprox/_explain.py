@@ -72,7 +72,8 @@ def explained(
     with problem.evaluating(), shown as bar:
         for sample in samples(problem, here, n_samples, seed, "fit", bar, held):
             fits.append((sample, fitted(surrogate, sample, method.loss)))
-    return assembled(problem, method, fits, {"n_samples": n_samples, "seed": seed, "target": repr(problem.target)})
+    settings = {"n_samples": n_samples, "seed": seed, "target": repr(problem.target), **here.settings()}
+    return assembled(problem, method, fits, settings)
 
 
 def assembled(

@@ -55,7 +55,7 @@ class Explanation:
     x: Float[Tensor, "b ..."]
     method: Method
     feature_names: list[str] | None
-    settings: dict[str, Any]  # n_samples asked for, seed, target
+    settings: dict[str, Any]  # n_samples asked for, seed, target; lists: one for each instance (width)
     _inside: Inside
 
     def __repr__(self) -> str:
@@ -86,11 +86,11 @@ class Explanation:
         affine = None if inside.affine is None else (inside.affine[0][own], inside.affine[1][own])
         parts = {name: getattr(self, name)[i.to(getattr(self, name).device)] for name in (*ARRAYS, "x")}
         if len(i) and not inside.per_entry:  # less padding
-            d = _width(parts["weights"])
-            parts |= {name: parts[name][..., :d] for name in ("weights", "standard_error")}
+            parts |= {name: parts[name][..., : _width(parts["weights"])] for name in ("weights", "standard_error")}
         return replace(
             self,
             **parts,
+            settings={k: [v[j] for j in i] if isinstance(v, list) else v for k, v in self.settings.items()},
             method=self.method if here is where else replace(self.method, neighbourhood=here),
             _inside=replace(inside, problem=inside.problem and inside.problem.of(own), affine=affine),
         )

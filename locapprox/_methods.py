@@ -50,8 +50,12 @@ def gradient_x_input(baseline: BaselineLike = 0.0, features: Features | None = N
     return Method("Gradient x Input", where, GradientMatching(), reference="shrikumar2016")
 
 
-def lime(width: float = 1.0, baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
-    """Ribeiro et al. 2016, on masks: a line through f with weights exp(−‖x₀ − x_ξ‖² / width²)."""
+def lime(width: float | None = None, baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+    """Ribeiro et al. 2016, on masks: a line through f with weights exp(−‖x₀ − x_ξ‖² / width²).
+
+    Without a width, each instance gets the narrowest that leaves an effective share of the draws of 1/4, twice as many
+    effective rows as unknowns, and every feature: see `ExponentialKernel`. `e.settings["width"]` has them.
+    """
     where = Multiplicative(FairMasks(), baseline, features, kernel=ExponentialKernel(width))
     return Method("LIME", where, SquaredError(), reference="ribeiro2016")
 
@@ -72,5 +76,5 @@ def occlusion(baseline: BaselineLike = 0.0, features: Features | None = None) ->
 
 def paper_methods() -> dict[str, Method]:
     """The eight methods with the paper's settings: σ = 0.1, width 1, baseline 0, exact limits."""
-    methods = [lime(), c_lime(), kernel_shap(), occlusion(), vanilla_gradients(), gradient_x_input()]
+    methods = [lime(1.0), c_lime(), kernel_shap(), occlusion(), vanilla_gradients(), gradient_x_input()]
     return {method.name: method for method in [*methods, smoothgrad(), integrated_gradients()]}

@@ -57,15 +57,18 @@ class Problem:
         return isinstance(self.target, range)
 
     def check(self, neighbourhood: Where, n: int = 1000) -> Where:
-        """The neighbourhood with what it holds by name in x's order; ValueError or TypeError if it does not suit x, or
-        a user's own breaks its contract there, asked for n rows."""
+        """The neighbourhood with what it holds by name in x's order, and what it chooses for x and n rows.
+
+        Raises ValueError or TypeError if it does not suit x, or a user's own breaks its contract there.
+        """
         with calling(f"{neighbourhood.kind}.check"):
             where = neighbourhood if self.names is None else neighbourhood.named(self.names, self.index)
             if not where.takes_missing:
                 self.check_finite()
             where.check(self.x)
         probe(where, self.x, n)
-        return cast(Where, where)
+        with calling(f"{neighbourhood.kind}.settled"):
+            return cast(Where, where.settled(self.x, n))
 
     def check_finite(self) -> None:
         where = missing(self.x, self.names)

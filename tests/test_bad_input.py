@@ -374,8 +374,12 @@ CASES = {
         "^sigma has 5 entries, the input has 6: give one number or one per entry$",
     ),
     **{
-        f"width {value!r}": (lambda value=value: lx.lime(width=value), V, "^width must be positive, one number; got ")
-        for value in (0, -1.0, float("nan"), "1", None)
+        f"width {value!r}": (
+            lambda value=value: lx.lime(width=value),
+            V,
+            "^width must be positive, one number, or None to ",
+        )
+        for value in (0, -1.0, float("nan"), "1")
     },
     "one sample, KernelSHAP": (
         explains(n_samples=1),

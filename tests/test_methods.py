@@ -476,7 +476,8 @@ def test_citation(name, key):
 
 
 REPRS = {
-    "kernel=ExponentialKernel(0.75)": lx.lime(width=0.75),
+    "kernel=ExponentialKernel(width=0.75)": lx.lime(width=0.75),
+    "Multiplicative(FairMasks(), kernel=ExponentialKernel())": lx.lime(),
     "Multiplicative(ShapleyMasks(), baseline=0.5)": lx.kernel_shap(baseline=0.5),
     "Multiplicative(LeaveOneOut(), features=[0, 0, 1])": lx.occlusion(features=[0, 0, 1]),
     "baseline=Background(Tensor(7×6))": lx.kernel_shap(baseline=lx.Background(torch.zeros(7, 6))),

@@ -181,14 +181,14 @@ def test_a_default_method_that_cannot_be_fitted_is_left_out_and_a_chosen_one_is_
     assert "width=1 is too narrow" in answer.left_out["LIME"]
     assert "LIME" not in set(answer.table["method"])
     with pytest.raises(ValueError, match="width=1 is too narrow"):
-        lx.recommend(lambda rows: rows.sum(1), far, lx.Additive(lx.Normal(0.5)), methods=[lx.lime()], n_samples=100)
+        lx.recommend(lambda rows: rows.sum(1), far, lx.Additive(lx.Normal(0.5)), methods=[lx.lime(1.0)], n_samples=100)
 
 
 def test_a_default_method_that_fails_in_a_later_replicate_is_left_out_of_all(tanh_net, x):
     """At the edge of what LIME's width of 1 can do, one draw is enough and another is not."""
-    lx.explain(tanh_net, x, lx.lime(), n_samples=60, seed=0)
+    lx.explain(tanh_net, x, lx.lime(1.0), n_samples=60, seed=0)
     with pytest.raises(ValueError, match="width=1 is too narrow"):
-        [lx.explain(tanh_net, x, lx.lime(), n_samples=60, seed=seed) for seed in (1, 2)]
+        [lx.explain(tanh_net, x, lx.lime(1.0), n_samples=60, seed=seed) for seed in (1, 2)]
     answer = lx.recommend(tanh_net, x, lx.Additive(lx.Normal(0.5)), n_samples=60, replicates=3)
     assert list(answer.left_out) == ["LIME"]
     assert set(answer.table["method"]) == {*lx.paper_methods(), DESIGNED} - {"LIME"}

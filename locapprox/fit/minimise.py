@@ -13,7 +13,7 @@ from locapprox.fit.quadratic import Exact, Quadratic
 from locapprox.fit.result import Fit
 from locapprox.fit.ridge import Shrunk
 from locapprox.fit.sampling import Sample
-from locapprox.fit.solve import design
+from locapprox.fit.solve import UndeterminedError, design
 from locapprox.fit.sums import Totals
 
 MEAN_OF = 30  # rows of equal weight: with 23 unequal ones, a 95 % interval of a mean gradient covers .8 to .9
@@ -68,11 +68,15 @@ def minimise(
     check_resolution(done, problem)
     shrinks = solve is None and errors.may_shrink
     solve = Quadratic.solve if solve is None else solve
-    if too_few(done, problem, exact, most, shrinks):
-        solution = problem.shrink(exact, done.rows / done.unit_size)
-    else:
-        solution = solve(problem, exact)
-    error, out_of_sample, degrees = errors.estimate(done, solve, exact, problem, solution)
+    try:
+        if too_few(done, problem, exact, most, shrinks):
+            solution = problem.shrink(exact, done.rows / done.unit_size)
+        else:
+            solution = solve(problem, exact)
+        error, out_of_sample, degrees = errors.estimate(done, solve, exact, problem, solution)
+    except UndeterminedError as undetermined:
+        advice = sample.advice(2 * (problem.d + intercept))
+        raise ValueError(f"{undetermined}; {advice}, or use fewer features (features=)") from undetermined
     theta, d = solution.theta, problem.d
     constant = theta[..., d] if intercept else torch.zeros_like(theta[..., 0])
     fit = Fit(theta[..., :d], constant, error[..., :d], out_of_sample, problem.constant_loss(), degrees)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from locapprox.fit.solve import part_of, particular, times, unit_near
+from locapprox.fit.solve import UndeterminedError, part_of, particular, times, unit_near
 
 
 class Spectrum(NamedTuple):
@@ -25,9 +25,7 @@ class Spectrum(NamedTuple):
         P = P * trace[0] / trace[1]
         factor, info = torch.linalg.cholesky_ex(A + P)
         if bool((info > 0).any()):
-            raise ValueError(
-                "n_samples is too small: some features do not vary in the draw; draw more, or use fewer features"
-            )
+            raise UndeterminedError("n_samples is too small: some features do not vary in the draw")
         half = torch.linalg.solve_triangular(factor, P, upper=False)
         mu, q = torch.linalg.eigh(torch.linalg.solve_triangular(factor, half.mT, upper=False))
         return cls(torch.linalg.solve_triangular(factor.mT, q, upper=True), mu.clamp(0, 1))

@@ -121,6 +121,10 @@ def particular(
     return theta, vh[rank:].mT
 
 
+class UndeterminedError(ValueError):
+    """Fewer weights are determined than asked for."""
+
+
 def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
     """The inverse of positive definite matrices, scaled to unit diagonal first."""
     scale = to_unit_diagonal(A)
@@ -128,7 +132,7 @@ def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
     factor, info = torch.linalg.cholesky_ex(scaled)
     pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
     if bool(((info > 0) | ~(pivots >= 100 * A.shape[-1] * torch.finfo(A.dtype).eps)).any()):
-        raise ValueError(why_undetermined(scaled))
+        raise UndeterminedError(why_undetermined(scaled))
     return torch.cholesky_inverse(factor) * scale[:, :, None] * scale[:, None, :]
 
 
@@ -139,10 +143,7 @@ def why_undetermined(scaled: Float[Tensor, "g p p"]) -> str:
         return "the draw's ξ or weights, or the outputs, are infinite, NaN, or too large to be squared: scale them down"
     rank = int(torch.linalg.matrix_rank(scaled, hermitian=True).min())
     what = f"{rank} of the {p} weights" if rank < p else f"the {p} weights no better than round-off"
-    return (
-        f"n_samples is too small, or the draw too poor: its rows determine {what}; draw more, use fewer features "
-        "(features=), a wider kernel, or another neighbourhood"
-    )
+    return f"n_samples is too small, or the draw too poor: its rows determine {what}"
 
 
 def to_unit_diagonal(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p"]:

@@ -159,6 +159,14 @@ class BaseNeighbourhood(ABC):
         """Raise ValueError or TypeError if the neighbourhood does not fit the instances x."""
         return
 
+    def settled(self, x: Tensor, n: int) -> "BaseNeighbourhood":
+        """The neighbourhood with what it chooses for each of the instances x, and for n draws (a width)."""
+        return self
+
+    def settings(self) -> dict[str, list[Any]]:
+        """What was chosen, by name, one for each instance: part of an explanation's settings."""
+        return {}
+
     def batches(self, x: Tensor) -> list[Tensor]:
         """Indices of the instances that can share a draw."""
         return [torch.arange(len(x), device=x.device)]

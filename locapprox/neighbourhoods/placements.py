@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from locapprox._parts import Concise, alike
 from locapprox.models.inputs import all_finite
-from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, as_draw
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, as_draw, block_size
 from locapprox.neighbourhoods.baselines import (
     Baseline,
     BaselineLike,
@@ -20,7 +20,12 @@ from locapprox.neighbourhoods.baselines import (
     ensure_labels,
 )
 from locapprox.neighbourhoods.distributions import BaseDistribution, Distribution, described_distribution
-from locapprox.neighbourhoods.kernels import ExponentialKernel
+from locapprox.neighbourhoods.kernels import ExponentialKernel, widths_of_draw, widths_of_fair_masks
+from locapprox.neighbourhoods.masks import AllCoalitions, FairMasks
+
+Own = TypeVar("Own", bound="Placement")
+
+AT_ONCE = 2**22  # numbers of the instances whose widths are chosen together
 
 
 class Placement(Concise, BaseNeighbourhood):
@@ -48,11 +53,51 @@ class Placement(Concise, BaseNeighbourhood):
     def blocks(self, x: Tensor, n: int, rng: torch.Generator) -> Iterator[Draw]:
         yield from (self._weigh(x, draw) for draw in self._draws.blocks(self._dimension(x), n, rng, x.dtype))
 
+    def settled(self: Own, x: Tensor, n: int) -> Own:
+        if self.kernel is None or self.kernel.width is not None:
+            return self
+        return self._of(replace(self.kernel, chosen=self._widths(x, n)))
+
+    def settings(self) -> dict[str, list[Any]]:
+        chosen = None if self.kernel is None else self.kernel.chosen
+        return {} if chosen is None else {"width": chosen.tolist()}
+
+    def at(self: Own, x: Tensor, instances: Tensor | slice) -> Own:
+        return self._of(None if self.kernel is None else self.kernel.at(instances))
+
     def advice(self, x: Tensor, n: int, rng: torch.Generator, rows: int) -> str:
         if self.kernel is None:
             return super().advice(x, n, rng, rows)
-        draw = self._draws.draw(self._dimension(x), min(n, 1024), rng, x.dtype)
-        return self.kernel.advice(draw, self._squared_distance(x, draw.xi.double()), n, rows)
+        rows = max(rows, 2 * self._dimension(x) + 2)
+        more = 4 * rows if n <= rows else None
+        enough = replace(self.kernel, share=max(self.kernel.share, rows / (more or n)))
+        return self.kernel.advice(self._of(enough)._widths(x, more or n, rng), more)
+
+    def _of(self: Own, kernel: ExponentialKernel | None) -> Own:
+        """The same with another kernel."""
+        return self if kernel is self.kernel else replace(self, kernel=kernel)  # type: ignore[type-var]
+
+    def _kernels(self, others: Sequence[BaseNeighbourhood]) -> ExponentialKernel | None:
+        """That of all instances, if the others have a like one: theirs is chosen for other instances."""
+        kernels = [other.kernel for other in others if isinstance(other, Placement) and other.kernel is not None]
+        return None if self.kernel is None else self.kernel.joined(kernels)
+
+    def _widths(self, x: Tensor, n: int | None, rng: torch.Generator | None = None) -> Tensor:
+        """Those that the kernel chooses for the instances: by a closed form, or by one draw, the same for all."""
+        assert self.kernel is not None
+        share, fair = self.kernel.share, isinstance(self._draws, FairMasks | AllCoalitions)
+        d, parts = self._dimension(x), []
+        rng = torch.Generator(x.device).manual_seed(0) if rng is None else rng
+        rows = min(n or block_size(d), block_size(d))
+        draw = None if fair else as_draw(self._draws.draw(d, rows, rng, x.dtype), self._draws.kind)
+        for i in range(0, len(x), step := max(1, AT_ONCE // x[0].numel())):
+            some = slice(i, i + step)
+            here, part = self.at(x, some), x[some]
+            if draw is None:
+                parts.append(widths_of_fair_masks(here._gap(part), share, n))
+            else:
+                parts.append(widths_of_draw(draw, here._squared_distance(part, draw.xi.double()), share, n))
+        return torch.cat(parts)
 
     def _weigh(self, x: Tensor, given: Any) -> Draw:
         name, d = self._draws.kind, self._dimension(x)
@@ -61,10 +106,18 @@ class Placement(Concise, BaseNeighbourhood):
             raise ValueError(f"{name}.draw gave xi with {draw.xi.shape[-1]} columns for {d} features")
         if draw.xi.dtype != x.dtype:
             raise ValueError(f"{name}.draw gave xi of {draw.xi.dtype}, asked for {x.dtype}")
-        return draw if self.kernel is None else self.kernel.apply(draw, self._squared_distance(x, draw.xi.double()))
+        if self.kernel is None:
+            return draw
+        choose = self.kernel.width is None and self.kernel.chosen is None
+        kernel = replace(self.kernel, chosen=self._widths(x, None)) if choose else self.kernel
+        return kernel.apply(draw, self._squared_distance(x, draw.xi.double()))
 
     def _dimension(self, x: Tensor) -> int:
         return x[0].numel()
+
+    def _gap(self, x: Tensor) -> Tensor:
+        """What a step of 1 in every feature adds to ‖x₀ − x_ξ‖² of every instance, (b, d)."""
+        raise NotImplementedError
 
     def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
         """‖x₀ − x_ξ‖² of every instance and row, (b, n)."""
@@ -96,6 +149,13 @@ class Additive(Placement):
 
     def same_placement(self, other: BaseNeighbourhood) -> bool:
         return type(other) is type(self)
+
+    def joined(self, x: Tensor, others: Sequence[BaseNeighbourhood]) -> "Additive":
+        super().joined(x, others)
+        return self._of(self._kernels(others))
+
+    def _gap(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x, dtype=torch.float64).flatten(1)
 
     def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
         return xi.square().sum(-1).expand(len(x), -1)
@@ -150,7 +210,7 @@ class Multiplicative(Placement):
         return self._labels.batches(x)
 
     def at(self, x: Tensor, instances: Tensor | slice) -> "Multiplicative":
-        return self._with(self._base.at(x, instances), self._labels.at(x, instances))
+        return super().at(x, instances)._with(self._base.at(x, instances), self._labels.at(x, instances))
 
     def joined(self, x: Tensor, others: Sequence[BaseNeighbourhood]) -> "Multiplicative":
         same = [
@@ -164,7 +224,7 @@ class Multiplicative(Placement):
             raise ValueError("explanations on different neighbourhoods cannot be joined")
         base = self._base.joined(x, [other._base for other in same])
         labels = self._labels.joined(x, [other._labels for other in same])
-        return self._with(base, labels)
+        return self._of(self._kernels(same))._with(base, labels)
 
     def per_entry(self, x: Tensor, d: int) -> bool:
         return self._labels.labels is None
@@ -222,7 +282,12 @@ class Multiplicative(Placement):
         removed = (1 - xi).square()
         if self.kernel is not None and self.kernel.measured_in == "xi":
             return removed.sum(-1).expand(len(x), -1)
+        return self._gap(x) @ removed.mT
+
+    def _gap(self, x: Tensor) -> Tensor:
+        if self.kernel is not None and self.kernel.measured_in == "xi":
+            return x.new_ones(len(x), self._dimension(x), dtype=torch.float64)
         if not all_finite(x):
             raise ValueError('x has NaN or infinite values, so the kernel has no distance in x: use measured_in="xi"')
         gap = x.double().unsqueeze(1) - self._base.of(x).double()
-        return self._labels.group_sum(x, gap.square().mean(1)) @ removed.mT
+        return self._labels.group_sum(x, gap.square().mean(1))

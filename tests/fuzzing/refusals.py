@@ -40,7 +40,7 @@ quick(k.two, k.x, lx.c_lime(.5), target=?) | TARGET
 k.explain(target=?) | 'a'; .5; 7; -1; [0]; range(9); lambda out: 1 / 0; lambda out: None
 k.explain(lx.c_lime(?)) | SIZE; torch.ones(2); inf; torch.ones(1, 4, 1)
 quick(k.on_images, k.image, lx.c_lime(?)) | torch.rand(4, 5, 3) + .1; torch.rand(4) + .1
-k.explain(lx.lime(?)) | SIZE; 1e-200; 1e-6
+k.explain(lx.lime(?)) | 'a'; [1, 1]; nan; -1; 0; {}; 1j; 1e-200; 1e-6
 k.explain(lx.occlusion(?)) | BASELINE
 k.explain(lx.kernel_shap(lx.Background(?))) | 'a'; nan; None; np.full((2, 4), nan); np.ones((0, 4)); {}; np.ones(4); np.ones((3, 2))
 k.explain(lx.occlusion(0.0, ?)) | FEATURES

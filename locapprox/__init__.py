@@ -22,6 +22,7 @@ from locapprox._methods import (
 )
 from locapprox.evaluation.faithfulness import Faithfulness, faithfulness
 from locapprox.evaluation.perturbation import PerturbationTest, perturbation_test
+from locapprox.evaluation.profile import Profile, profile
 from locapprox.evaluation.recommend import Recommendation, recommend
 from locapprox.fit.contract import check_surrogate
 from locapprox.fit.losses import GradientMatching, Loss, SquaredError
@@ -83,6 +84,7 @@ __all__ = [
     "Normal",
     "PerturbationTest",
     "PointMass",
+    "Profile",
     "Recommendation",
     "ShapleyMasks",
     "Sparse",
@@ -112,6 +114,7 @@ __all__ = [
     "perturbation_test",
     "picture",
     "pictures",
+    "profile",
     "recommend",
     "smoothgrad",
     "superpixels",

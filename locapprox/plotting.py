@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 else:
     Axes = Any
 
-NEGATIVE, POSITIVE = "#b2182b", "#2166ac"
+NEGATIVE, POSITIVE = "#2166ac", "#b2182b"  # as in images: blue and red
 
 
 def axes(ax: Axes | None) -> Axes:
@@ -64,10 +64,39 @@ def draw_points(
     dots = ax.scatter(placed[finite, i], placed[finite, j], c=weight[finite], s=8, cmap="viridis", alpha=0.6)
     ax.figure.colorbar(dots, ax=ax, label="weight")
     ax.scatter(*placed[~finite][:, [i, j]].T, marker="s", facecolor="none", edgecolor="k", label="interpolated")
-    ax.scatter(x[i], x[j], marker="*", s=120, color=NEGATIVE, label="the instance")
+    ax.scatter(x[i], x[j], marker="*", s=120, color="k", label="the instance")
     ax.set(xlabel=as_text(names[i]), ylabel=as_text(names[j]), title=title)
     ax.legend(loc="best", fontsize="small")
     return ax
+
+
+def draw_profile(
+    widths: np.ndarray,
+    weights: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    r2: np.ndarray,
+    names: Sequence[str],
+    top: int,
+    title: str,
+) -> tuple[Axes, Axes]:
+    """The weights (widths, features) that are largest anywhere, with bands, above R² (widths,); both against width."""
+    from matplotlib import pyplot as plt
+
+    upper, lower = plt.figure(layout="constrained").subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    largest = np.nan_to_num(np.abs(weights)).max(0)
+    for j in np.argsort(-largest, kind="stable")[:top]:
+        (line,) = upper.plot(widths, weights[:, j], marker="o", markersize=3, label=as_text(names[j]))
+        upper.fill_between(widths, low[:, j], high[:, j], color=line.get_color(), alpha=0.15, linewidth=0)
+    upper.axhline(0, color="0.3", linewidth=0.8)
+    upper.set(ylabel="weight", title=as_text(title), xscale="log")
+    upper.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    lower.plot(widths, r2, marker="o", markersize=3, color="0.2")
+    shown = widths[:: -(-len(widths) // 8)]
+    lower.set_xticks(shown, [f"{width:.3g}" for width in shown])
+    lower.minorticks_off()
+    lower.set(xlabel="width of the neighbourhood", ylabel="$R^2$", xlim=(widths[0] / 1.1, widths[-1] * 1.1))
+    return upper, lower
 
 
 def draw_ranking(
@@ -77,7 +106,7 @@ def draw_ranking(
     ax = axes(ax)
     rows = np.arange(len(names))[::-1]
     ax.errorbar(means, rows, xerr=half, fmt="none", ecolor="0.4", capsize=2)
-    ax.scatter(means, rows, c=[NEGATIVE if name == marked else POSITIVE for name in names], zorder=3)
+    ax.scatter(means, rows, c=["k" if name == marked else "0.6" for name in names], zorder=3)
     ax.set_yticks(rows, [as_text(name) for name in names])
     ax.set_xlabel(label)
     ax.set_title(as_text(title))

@@ -21,14 +21,15 @@ from locapprox.neighbourhoods.distributions import GaussLegendre, Normal, PointM
 from locapprox.neighbourhoods.kernels import ExponentialKernel
 from locapprox.neighbourhoods.masks import FairMasks, LeaveOneOut, ShapleyMasks
 from locapprox.neighbourhoods.placements import Additive, Multiplicative
+from locapprox.neighbourhoods.units import SIGMA, ZERO
 
 
-def c_lime(sigma: Sigma = 0.1) -> Method:
+def c_lime(sigma: Sigma = SIGMA) -> Method:
     """Agarwal et al. 2021: a line through f in Gaussian noise of standard deviation σ (one, or one per entry)."""
     return Method("C-LIME", Additive(Normal(sigma)), SquaredError(), reference="agarwal2021")
 
 
-def smoothgrad(sigma: Sigma = 0.1) -> Method:
+def smoothgrad(sigma: Sigma = SIGMA) -> Method:
     """Smilkov et al. 2017: w = E ∇f(x₀ + ξ), signed. σ is absolute, not a share of the input's range."""
     return Method("SmoothGrad", Additive(Normal(sigma)), GradientMatching(), reference="smilkov2017")
 
@@ -38,19 +39,19 @@ def vanilla_gradients() -> Method:
     return Method("Vanilla Gradients", Additive(PointMass(0.0)), GradientMatching(), reference="simonyan2014")
 
 
-def integrated_gradients(baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+def integrated_gradients(baseline: BaselineLike = ZERO, features: Features | None = None) -> Method:
     """Sundararajan et al. 2017: w = (x₀ − b) ⊙ ∫₀¹ ∇f(b + t(x₀ − b)) dt, by Gauss–Legendre with n_samples nodes."""
     where = Multiplicative(GaussLegendre(0.0, 1.0), baseline, features)
     return Method("Integrated Gradients", where, GradientMatching(), reference="sundararajan2017")
 
 
-def gradient_x_input(baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+def gradient_x_input(baseline: BaselineLike = ZERO, features: Features | None = None) -> Method:
     """Shrikumar et al. 2016: w = (x₀ − b) ⊙ ∇f(x₀)."""
     where = Multiplicative(PointMass(1.0), baseline, features)
     return Method("Gradient x Input", where, GradientMatching(), reference="shrikumar2016")
 
 
-def lime(width: float | None = None, baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+def lime(width: float | None = None, baseline: BaselineLike = ZERO, features: Features | None = None) -> Method:
     """Ribeiro et al. 2016, on masks: a line through f with weights exp(−‖x₀ − x_ξ‖² / width²).
 
     Without a width, each instance gets the narrowest that leaves an effective share of the draws of 1/4, twice as many
@@ -60,14 +61,14 @@ def lime(width: float | None = None, baseline: BaselineLike = 0.0, features: Fea
     return Method("LIME", where, SquaredError(), reference="ribeiro2016")
 
 
-def kernel_shap(baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+def kernel_shap(baseline: BaselineLike = ZERO, features: Features | None = None) -> Method:
     """Lundberg and Lee 2017: Shapley values of v(S) = f(b + (x₀ − b) ⊙ 1_S); exact if n_samples ≥ 2ᵈ."""
     return Method(
         "KernelSHAP", Multiplicative(ShapleyMasks(), baseline, features), SquaredError(), reference="lundberg2017"
     )
 
 
-def occlusion(baseline: BaselineLike = 0.0, features: Features | None = None) -> Method:
+def occlusion(baseline: BaselineLike = ZERO, features: Features | None = None) -> Method:
     """Zeiler and Fergus 2014: w_j = f(x₀) − f(x₀ without feature j)."""
     return Method(
         "Occlusion", Multiplicative(LeaveOneOut(), baseline, features), SquaredError(), reference="zeiler2014"

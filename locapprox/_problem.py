@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from locapprox._names import aligned, index_of, names_of
+from locapprox._notices import warn
 from locapprox._parts import alike, calling, whole_number
 from locapprox.models.inputs import Array, as_tensor, missing
 from locapprox.models.scores import Scores, Target, evaluation_mode
@@ -33,6 +34,7 @@ class Problem:
     def __init__(self, model: Any, x: Array, target: Target = None, batch_size: int | None = None) -> None:
         self.names, self.index = names_of(x), index_of(x)
         self.model, self.given, self.target = model, x, target
+        self.said: set[str] = set()
         if isinstance(target, pd.Series):
             self.target = aligned(target, None, self.index, "target").to_numpy()
         self.batch_size = None if batch_size is None else whole_number(batch_size, "batch_size")
@@ -67,8 +69,15 @@ class Problem:
                 self.check_finite()
             where.check(self.x)
         probe(where, self.x, n)
+        self.say_once(neighbourhood.notice(self.x, self.names))
         with calling(f"{neighbourhood.kind}.settled"):
             return cast(Where, where.settled(self.x, n))
+
+    def say_once(self, sentence: str | None) -> None:
+        """A warning, unless this problem has given it before."""
+        if sentence is not None and sentence not in self.said:
+            self.said.add(sentence)
+            warn(sentence)
 
     def check_finite(self) -> None:
         where = missing(self.x, self.names)

@@ -20,7 +20,7 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
     "plotting": (),
     "models": ("_names", "_notices", "_parts"),
     "neighbourhoods": ("_names", "_parts", "_memory", "models.inputs"),
-    "_problem": ("_names", "_parts", "models", "neighbourhoods"),
+    "_problem": ("_names", "_notices", "_parts", "models", "neighbourhoods"),
     "fit": ("_notices", "_parts", "_memory", "models", "neighbourhoods", "_problem"),
     "_method": ("_parts", "neighbourhoods", "fit"),
     "_methods": ("neighbourhoods", "fit.losses", "_method"),

@@ -82,7 +82,7 @@ def profile(
     model: Any,
     x: Array,
     method: Method | Callable[[float], Method],
-    widths: Iterable[float],
+    widths: Iterable[Any],
     *,
     target: Target = None,
     n_samples: int = N_SAMPLES,

@@ -159,6 +159,10 @@ class BaseNeighbourhood(ABC):
         """Raise ValueError or TypeError if the neighbourhood does not fit the instances x."""
         return
 
+    def notice(self, x: Tensor, names: Sequence[str] | None) -> str | None:
+        """A sentence to be said once where what nobody chose cannot be right for the instances x."""
+        return None
+
     def settled(self, x: Tensor, n: int) -> "BaseNeighbourhood":
         """The neighbourhood with what it chooses for each of the instances x, and for n draws (a width)."""
         return self

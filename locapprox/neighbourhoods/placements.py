@@ -19,9 +19,10 @@ from locapprox.neighbourhoods.baselines import (
     ensure_baseline,
     ensure_labels,
 )
-from locapprox.neighbourhoods.distributions import BaseDistribution, Distribution, described_distribution
+from locapprox.neighbourhoods.distributions import BaseDistribution, Distribution, Normal, described_distribution
 from locapprox.neighbourhoods.kernels import ExponentialKernel, widths_of_draw, widths_of_fair_masks
 from locapprox.neighbourhoods.masks import AllCoalitions, FairMasks
+from locapprox.neighbourhoods.units import ZERO, Unsaid, unlike, zero_outside
 
 Own = TypeVar("Own", bound="Placement")
 
@@ -141,6 +142,12 @@ class Additive(Placement):
         draws = self._draws.named(names)
         return self if draws is self._draws else replace(self, distribution=draws)
 
+    def notice(self, x: Tensor, names: Sequence[str] | None) -> str | None:
+        draws = self.distribution
+        if not isinstance(draws, Normal) or not isinstance(draws.sigma, int | float):
+            return None
+        return unlike(draws.sigma, x, names, chosen=not isinstance(draws.sigma, Unsaid))
+
     def to_input(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         return self.on_input(x, weights), x
 
@@ -175,7 +182,7 @@ class Multiplicative(Placement):
     """
 
     distribution: Distribution
-    baseline: BaselineLike = 0.0
+    baseline: BaselineLike = ZERO
     features: Features | None = None
     kernel: ExponentialKernel | None = None
     _base: Baseline = field(init=False, repr=False, compare=False)
@@ -190,6 +197,9 @@ class Multiplicative(Placement):
     def check(self, x: Tensor) -> None:
         self._base.check(x)
         self._labels.check(x)
+
+    def notice(self, x: Tensor, names: Sequence[str] | None) -> str | None:
+        return zero_outside(x, names) if isinstance(self.baseline, Unsaid) else None
 
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
         missing = self.takes_missing and not all_finite(x)

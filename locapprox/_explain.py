@@ -13,6 +13,7 @@ from locapprox._method import Method
 from locapprox._parts import child_seeds, whole_number
 from locapprox._problem import Problem
 from locapprox.fit.contract import fitted
+from locapprox.fit.nulls import on_all
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample, samples
 from locapprox.fit.surrogates import described_surrogate
@@ -70,8 +71,8 @@ def explained(
     held = surrogate.keeps_gradients and method.loss.gradient > 0
     fits = []
     with problem.evaluating(), shown as bar:
-        for sample in samples(problem, here, n_samples, seed, "fit", bar, held):
-            fits.append((sample, fitted(surrogate, sample, method.loss)))
+        for sample in samples(problem, here, n_samples, seed, "fit", bar, held, surrogate.nulls_leave):
+            fits.append((sample, on_all(fitted(surrogate, sample, method.loss), sample)))
     settings = {"n_samples": n_samples, "seed": seed, "target": repr(problem.target), **here.settings()}
     return assembled(problem, method, fits, settings)
 

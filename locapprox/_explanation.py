@@ -18,7 +18,10 @@ from locapprox._names import aligned
 from locapprox._parts import brief, share, whole_number
 from locapprox._problem import Problem
 from locapprox.fit.links import LINKS, Link
-from locapprox.fit.sampling import generator, samples
+from locapprox.fit.nulls import of_drawn
+from locapprox.fit.points import points_around
+from locapprox.fit.sampling import samples
+from locapprox.fit.surrogates import described_surrogate
 from locapprox.fit.validate import mean_loss
 from locapprox.models.inputs import Array, as_tensor, plain
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, described
@@ -120,10 +123,9 @@ class Explanation:
         intercept = self.intercept.reshape(weights.shape[:2])
         loss = torch.full_like(intercept, torch.nan)
         with problem.evaluating(warns=True):
-            for sample in samples(problem, self._where, n, seed, "validate"):
-                i = sample.instances
-                some = weights[i][..., : _width(weights[i])]
-                loss[i] = mean_loss(sample, some, intercept[i], self.method.loss, self._inside.link)
+            for sample in samples(problem, self._where, n, seed, "validate", nulls_leave=self._nulls_leave):
+                i, parts = sample.instances, (self.method.loss, self._inside.link)
+                loss[i] = mean_loss(sample, of_drawn(weights[i], sample), intercept[i], *parts)
         return loss.reshape(self.loss.shape)
 
     def predict(self, inputs: Array) -> Tensor:
@@ -161,22 +163,15 @@ class Explanation:
         return out if self._inside.several else out[:, 0]
 
     def points(self, instance: int = 0, n: int | None = None, seed: int | None = None) -> tuple[Draw, Tensor]:
-        """What the fit saw around one instance: the draw (its first n rows) and the inputs x_ξ (n, *shape)."""
+        """What the fit saw around one instance: the draw (its first n rows) and the inputs x_ξ (n, *shape).
+
+        ξ is 0 for features that leave the draw.
+        """
         self._check_place("instance", instance, len(self))
         one = torch.tensor([instance], device=self.x.device)
-        here, x = self._where.at(self.x, one), self.x[one]
-        whole, rng = self._setting("n_samples"), generator(self._setting("seed", seed), here, "fit", self.x)
+        here, whole, seed = self._where.at(self.x, one), self._setting("n_samples"), self._setting("seed", seed)
         first = None if n is None else whole_number(n, "n")
-        draws: list[Draw] = []
-        for draw in here.drawn(x, whole, rng):
-            draws.append(draw)
-            if first is not None and sum(draw.weight.shape[-1] for draw in draws) >= first:
-                break
-        xi = torch.cat([draw.xi.flatten(0, -2) for draw in draws])[:first]
-        weight = torch.cat([draw.weight.flatten() for draw in draws])[:first]
-        n_fixed, last = min(sum(draw.n_fixed for draw in draws), len(xi)), draws[-1]
-        coarse = None if last.coarse_weight is None else last.coarse_weight[:first]
-        return Draw(xi, weight, last.unit_size, n_fixed, coarse), here.placed(x, xi)[0]
+        return points_around(self.x[one], here, whole, seed, first, self._nulls_leave)
 
     def to_frame(self) -> pd.DataFrame:
         """Long form: one row per instance (, score) and feature."""
@@ -257,6 +252,10 @@ class Explanation:
     @property
     def _where(self) -> BaseNeighbourhood:
         return described(self.method.neighbourhood)
+
+    @property
+    def _nulls_leave(self) -> bool:
+        return described_surrogate(self.method.surrogate).nulls_leave
 
     def _names(self) -> list[str]:
         if self.feature_names is not None:

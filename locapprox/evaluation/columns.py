@@ -18,6 +18,7 @@ from locapprox.evaluation.split import split
 from locapprox.fit.links import IDENTITY
 from locapprox.fit.losses import Loss, SquaredError
 from locapprox.fit.minimise import Minimum, minimise
+from locapprox.fit.nulls import features, of_drawn
 from locapprox.fit.sampling import Bar, samples
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Neighbourhood, described
 
@@ -140,7 +141,7 @@ def evaluate(
 ) -> dict[str, Float[Tensor, "b m"]]:
     """One pass over the column's draw for all m surrogates: their errors are quadratic forms of its sums."""
     parts = list(samples(problem, column.neighbourhood, n, seed, "evaluate"))
-    d = max(part.d for part in parts)
+    d = max(features(part) for part in parts)
     surrogates = [carried(e, column.neighbourhood, d, intercept) for e in explanations.values()]
     w, c = torch.stack([s[0] for s in surrogates], dim=1), torch.stack([s[1] for s in surrogates], dim=1)
     if intercept == "through_x":
@@ -150,7 +151,7 @@ def evaluate(
     table = {key: torch.full_like(c, torch.nan) for key in KEYS}
     for part in parts:
         i, best = part.instances, minimise(part, column.loss, intercept=True)
-        some = w[i][..., : part.d]
+        some = of_drawn(w[i], part)
         theta = best.refitted(some) if intercept == "refitted" else torch.cat([some, c[i][..., None]], dim=-1)
         found = measures(best, theta)
         splits = [split(best, some[:, m], e, column.neighbourhood, part) for m, e in enumerate(explanations.values())]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from locapprox._memory import require_memory
@@ -102,13 +102,13 @@ class Plan(NamedTuple):
             own_weight=draw.weight.ndim == 2,
         )
 
-    def check_memory(self, instances: int, scores: int, keeps_gradients: bool, device: torch.device) -> None:
+    def check_memory(self, features: int, b: int, scores: int, keeps_gradients: bool, device: torch.device) -> None:
         """Refuse weights and errors of all instances, or gradients of all rows of one, that cannot be held."""
         held = 4 * self.rows if keeps_gradients else 0
-        at_once = 12 * min(instances, self.together(scores, keeps_gradients))
+        at_once = 12 * min(b, self.together(scores, keeps_gradients))
         require_memory(
-            scores * self.d * (4 * instances + at_once + held),
-            f"{scores} × {self.d} weights of {instances} instances" + (f" from {self.rows} gradients" if held else ""),
+            scores * (4 * features * b + self.d * (at_once + held)),
+            f"{scores} × {features} weights of {b} instances" + (f" from {self.rows} gradients" if held else ""),
             device,
             "ask for fewer outputs (target=) or instances, group the features (features=)"
             + (", or draw less (n_samples=)" if held else ""),
@@ -131,19 +131,22 @@ def samples(
     role: str,
     bar: Bar | None = None,
     keeps_gradients: bool = False,
+    nulls_leave: bool = True,
 ) -> "Iterator[Sample]":
     """The instances in batches that share a draw and fit into memory; every batch sees the same draw."""
     _keep_freed_memory()
     x, scores = problem.x, problem.scores
+    neighbourhood, places = neighbourhood.without_nulls(x) if nulls_leave else (neighbourhood, None)
     for batch in neighbourhood.batches(x):
         one = neighbourhood.at(x, batch[:1])
         plan = Plan.of(one, x[batch[:1]], n, generator(seed, neighbourhood, role, x))
-        plan.check_memory(len(x), scores.k, keeps_gradients, x.device)
+        features = plan.d if places is None else places.shape[1]
+        plan.check_memory(features, len(x), scores.k, keeps_gradients, x.device)
         if bar is not None:
             bar.total = plan.rows * len(x)  # type: ignore[attr-defined]
         for instances in batch.to(x.device).split(plan.together(scores.k, keeps_gradients)):
-            here = neighbourhood.at(x, instances)
-            yield Sample(here, x[instances], instances, scores, n, plan, seed, role, bar)
+            here, own = neighbourhood.at(x, instances), None if places is None else places[instances]
+            yield Sample(here, x[instances], instances, scores, n, plan, seed, role, bar, own)
 
 
 @dataclass(eq=False)
@@ -159,6 +162,7 @@ class Sample:
     seed: int
     role: str
     bar: Bar | None = None
+    places: Int[Tensor, "b d"] | None = None  # see `BaseNeighbourhood.without_nulls`
 
     def __post_init__(self) -> None:
         self._kept: list[Block] = []  # the whole draw if it is one block: the second pass need not repeat it

@@ -38,6 +38,7 @@ class BaseSurrogate(ABC):
 
     link: Link = IDENTITY  # η = w · ξ + intercept to g
     keeps_gradients: bool = False  # whether `fit` holds the gradients of all rows: fewer instances then fit into memory
+    nulls_leave: bool = False  # whether `fit` may be given a draw without the null players: its features are all alike
 
     @property
     def kind(self) -> str:
@@ -85,6 +86,8 @@ class Linear(Concise, BaseSurrogate):
 
     intercept: bool = True
 
+    nulls_leave = True
+
     def fit(self, sample: Sample, loss: Loss) -> Fit:
         return minimise(sample, loss, self.intercept).fit
 
@@ -100,6 +103,8 @@ class Sparse(Concise, BaseSurrogate):
 
     k: int
     intercept: bool = True
+
+    nulls_leave = True
 
     def __post_init__(self) -> None:
         whole_number(self.k, "k")
@@ -181,6 +186,7 @@ class Logistic(Concise, BaseSurrogate):
     intercept: bool = True
 
     keeps_gradients = True
+    nulls_leave = True
     link = LOGISTIC
 
     def fit(self, sample: Sample, loss: Loss) -> Fit:

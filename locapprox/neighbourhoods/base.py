@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from locapprox._parts import alike, calling, close, whole_number
@@ -65,6 +65,9 @@ class Draw:
             raise ValueError("a draw's xi must not be NaN or infinite")
         if self.weight.numel() and not bool(self.weight.amin() >= 0):  # NaN too
             raise ValueError("a draw's weights must not be negative or NaN")
+
+
+NULL, NO_FEATURE = -1, -2  # places of features that have no entry of ξ, see `BaseNeighbourhood.without_nulls`
 
 
 def as_draw(given: Any, whose: str) -> Draw:
@@ -170,6 +173,14 @@ class BaseNeighbourhood(ABC):
     def settings(self) -> dict[str, list[Any]]:
         """What was chosen, by name, one for each instance: part of an explanation's settings."""
         return {}
+
+    def without_nulls(self, x: Tensor) -> tuple["BaseNeighbourhood", Int[Tensor, "b d"] | None]:
+        """The neighbourhood of x whose ξ has entries for the features that move an instance, and their places in it.
+
+        A place is NULL for a null player, NO_FEATURE where an instance has fewer features than another. None: every
+        feature keeps its entry.
+        """
+        return self, None
 
     def batches(self, x: Tensor) -> list[Tensor]:
         """Indices of the instances that can share a draw."""

@@ -42,6 +42,7 @@ class BaseDistribution(ABC):
     interpolates: bool | None = None  # whether rows have infinite weight; None: unknown
     binary: bool = False  # whether every entry is 0 or 1, so that a removed feature may be missing in x
     spread: float | None = None  # the least standard deviation of an entry, if known
+    nulls_leave: bool = False  # whether masks may pass over features that they do not move: its entries are all alike
 
     @property
     def kind(self) -> str:

@@ -22,6 +22,7 @@ class LeaveOneOut(Concise, BaseDistribution):
 
     draws_at_once = True
     binary = True
+    nulls_leave = True
     interpolates = True
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
@@ -38,6 +39,7 @@ class FairMasks(Concise, BaseDistribution):
     """Every entry of ξ is 0 or 1 with probability 1/2."""
 
     binary = True
+    nulls_leave = True
     interpolates = False
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
@@ -51,6 +53,7 @@ class AllCoalitions(Concise, BaseDistribution):
 
     draws_at_once = True
     binary = True
+    nulls_leave = True
     interpolates = False
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
@@ -85,6 +88,7 @@ class ShapleyMasks(Concise, BaseDistribution):
     """
 
     binary = True
+    nulls_leave = True
     interpolates = True
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from locapprox._parts import Concise, alike
 from locapprox.models.inputs import all_finite
-from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, as_draw, block_size
+from locapprox.neighbourhoods.base import NO_FEATURE, NULL, BaseNeighbourhood, Draw, as_draw, block_size
 from locapprox.neighbourhoods.baselines import (
     Baseline,
     BaselineLike,
@@ -218,6 +218,24 @@ class Multiplicative(Placement):
 
     def batches(self, x: Tensor) -> list[Tensor]:
         return self._labels.batches(x)
+
+    def without_nulls(self, x: Tensor) -> tuple["Multiplicative", Tensor | None]:
+        """A feature is a null player where all its entries are at the baseline (at every one of a background's).
+
+        An instance that nothing moves keeps an entry of ξ that is no feature's, so that there is something to draw.
+        """
+        if not self._draws.nulls_leave or type(self).place is not Multiplicative.place:
+            return self, None
+        base = self._base.of(x)
+        moved = (x != base.amin(1)) | (x != base.amax(1))
+        if bool(moved.all()):
+            return self, None
+        moves, known = (self._labels.group_sum(x, entries.to(x)) > 0 for entries in (moved, torch.ones_like(moved)))
+        if torch.equal(moves, known):
+            return self, None
+        place = moves.cumsum(1) - 1
+        labels = self._labels.lift(x, place.clamp_min(0).unsqueeze(1))[:, 0]  # null players': any, nothing moves
+        return self._with(self._base, Labels(labels)), torch.where(moves, place, torch.where(known, NULL, NO_FEATURE))
 
     def at(self, x: Tensor, instances: Tensor | slice) -> "Multiplicative":
         return super().at(x, instances)._with(self._base.at(x, instances), self._labels.at(x, instances))

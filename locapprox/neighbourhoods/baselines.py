@@ -203,10 +203,11 @@ class Labels(Named):
         xi = xi if xi.ndim == 3 else xi.unsqueeze(0)
         if self.labels is not None:
             labels = self.flat(x)
-            if len(labels) == 1:
+            if self.labels.ndim < x.ndim:
                 xi = xi[..., labels[0]]
             else:
-                xi = xi.expand(len(labels), -1, -1).gather(2, labels[:, None].expand(-1, xi.shape[1], -1))
+                b, n = max(len(xi), len(labels)), xi.shape[1]
+                xi = xi.expand(b, -1, -1).gather(2, labels[:, None].expand(b, n, -1))
         return xi.reshape(*xi.shape[:2], *x.shape[1:])
 
     def group_sum(self, x: Tensor, entries: Tensor) -> Tensor:

@@ -180,8 +180,8 @@ def test_of_a_linear_model_masks_and_paths_lose_at_the_baseline_only(x):
 
 
 def test_division_is_sampling_error_and_goes_with_it(tanh_net):
-    """A weight with x − b = .001: divided, its sampling error is as large as 1,000 of them. Nothing of that is left when
-    all masks are drawn, and what is not linear is the same with few masks and with all."""
+    """A weight with x − b = .001: divided, its sampling error is 1,000 times as large. Nothing of that is left when all
+    masks are drawn, and what is not linear is about the same with few masks and with all."""
     x = torch.tensor([[0.9, -0.7, 0.5, 1e-3, 0.8, -0.6]], dtype=F64)
     every = lx.Multiplicative(lx.AllCoalitions(), kernel=lx.ExponentialKernel(3.0))
     methods = {"some": lx.lime(3.0), "all": lx.Method("all", every, lx.SquaredError())}

@@ -17,7 +17,7 @@ import locapprox as lx
 import theory_checks.__main__ as runner
 from locapprox import _explain, _explanation
 from locapprox.evaluation import columns
-from locapprox.fit import jackknife, quadratic, sums, surrogates
+from locapprox.fit import jackknife, minimise, quadratic, sums, surrogates
 from locapprox.models import scores
 from locapprox.neighbourhoods import masks
 from locapprox.neighbourhoods.base import BaseNeighbourhood
@@ -205,14 +205,13 @@ def optimum_elsewhere(patch):
     patch.setattr(columns, "minimise", wrong)
 
 
+def refitted_past_exact_rows(patch):
+    patch.setattr(minimise.Minimum, "refitted", lambda s, w: s.problem.with_mean_intercept(w))
+
+
 def one_seed(patch):
-    """All replicates of explain_mean, whose seeds begin at 1,000 here, share a draw."""
-    original = _explain.explained
-
-    def wrong(problem, method, n_samples, seed, *rest):
-        return original(problem, method, n_samples, seed // 10 if seed >= 1000 else seed, *rest)
-
-    patch.setattr(_explain, "explained", wrong)
+    """All replicates of explain_mean share a draw."""
+    patch.setattr(_explain, "child_seeds", lambda seed, n: [seed] * n)
 
 
 def drawn_apart(patch):
@@ -351,6 +350,7 @@ MUTATIONS = [  # file, section, mutation, claims that must fail (parts of their 
     ("identities", identities.left_out, other_points, ["in-sample − fresh-draw"]),
     ("design", design.bounds, loss_up, ["dense least squares"]),
     ("design", design.bounds, optimum_elsewhere, ["least regret of the"]),
+    ("design", design.bounds, refitted_past_exact_rows, ["column KernelSHAP, refitted: least regret of the"]),
     ("design", design.bounds, no_exact_rows, ["LIME misses KernelSHAP's rows"]),
     ("design", own_column, biased, ["C-LIME − SmoothGrad"]),
     ("design", design.intervals, confident, ["each instance: coverage"]),

@@ -105,9 +105,7 @@ def bounds() -> list[Claim]:
     own, out, meets = optima(), [], pd.Series(dtype=bool)
     for intercept in ("fitted", "refitted"):
         frame = lx.faithfulness(NET.model, X, surrogates, columns(), intercept=intercept, n_samples=200).table
-        meets = (
-            frame["violation"] < 1e-9 if intercept == "fitted" else meets
-        )  # what met them before meets them refitted
+        meets = frame["violation"] < 1e-9 if intercept == "fitted" else meets  # refitted, they still must
         for name, part in frame.groupby("neighbourhood", sort=False):
             met, where = part[meets[part.index]], f"column {name}, {intercept}"
             gap = float((part["optimum"] - own[str(name)]).abs().max())

@@ -173,6 +173,21 @@ def test_plot_draws_images_on_a_symmetric_scale():
     assert image.get_clim() == pytest.approx((-float(x[0].sum(0).abs().max()), float(x[0].sum(0).abs().max())))
 
 
+def test_positive_is_red_and_negative_is_blue_in_every_picture():
+    """Of bars, and of both pictures of a map, where the largest and the least weight are."""
+    x = torch.tensor([[[[1.0, -1.0]]]], dtype=F64)
+    flat, image = (lx.explain(lambda a: a.flatten(1).sum(1), one, lx.occlusion()) for one in (x.flatten(1), x))
+    bars = flat.plot(ax=plt.subplots()[1]).patches
+    colours = {bar.get_width() > 0: bar.get_facecolor() for bar in bars}
+    shown = [colours[True], colours[False]]
+    for ax in (image.plot(ax=plt.subplots()[1]), lx.picture(image.on_input()[0], ax=plt.subplots()[1])):
+        (drawn,) = ax.images
+        shown += [drawn.cmap(drawn.norm(value)) for value in (1.0, -1.0)]
+    for i, (red, _, blue, _) in enumerate(shown):
+        assert (red > blue) == (i % 2 == 0)
+    plt.close("all")
+
+
 def test_names_are_drawn_as_they_are(x):
     """What stands between dollars is no formula."""
     names = [r"$\foo$", "c$", "a_b", "$x", "d", "e"]

@@ -23,7 +23,8 @@ from locapprox._methods import (
 from locapprox.evaluation.faithfulness import Faithfulness, faithfulness
 from locapprox.evaluation.perturbation import PerturbationTest, perturbation_test
 from locapprox.evaluation.profile import Profile, profile
-from locapprox.evaluation.recommend import Recommendation, recommend
+from locapprox.evaluation.recommend import recommend
+from locapprox.evaluation.recommendation import Recommendation
 from locapprox.fit.contract import check_surrogate
 from locapprox.fit.losses import GradientMatching, Loss, SquaredError
 from locapprox.fit.result import Fit

@@ -100,15 +100,31 @@ def draw_profile(
 
 
 def draw_ranking(
-    names: Sequence[str], means: np.ndarray, half: np.ndarray, marked: str, label: str, title: str, ax: Axes | None
+    names: Sequence[str],
+    numbers: np.ndarray,
+    kinds: np.ndarray,
+    notes: Sequence[str],
+    label: str,
+    title: str,
+    ax: Axes | None = None,
 ) -> Axes:
-    """Dots with intervals, the first on top; the one that is `marked` in another colour."""
+    """Ratios with intervals, rows (ratio, low, high), on a log scale, the first on top; a note where the ratio is NaN.
+
+    Kinds: 0 a hollow dot, 1 a filled one, 2 a filled one in another colour.
+    """
     ax = axes(ax)
-    rows = np.arange(len(names))[::-1]
-    ax.errorbar(means, rows, xerr=half, fmt="none", ecolor="0.4", capsize=2)
-    ax.scatter(means, rows, c=["k" if name == marked else "0.6" for name in names], zorder=3)
+    rows, known = np.arange(len(names))[::-1], np.isfinite(numbers).all(1)
+    ax.hlines(rows[known], numbers[known, 1], numbers[known, 2], color="0.4")
+    colours = [("white", "0.2"), ("0.2", "0.2"), ("tab:orange", "tab:orange")]
+    for (face, edge), kind in zip(colours, range(3), strict=True):
+        some = kinds == kind
+        ax.scatter(numbers[some, 0], rows[some], facecolor=face, edgecolor=edge, zorder=3)
+    ax.axvline(1, color="0.3", linewidth=0.8)
+    ax.set_xscale("log")
+    for row, note in zip(rows[np.isnan(numbers[:, 0])], np.array(notes)[np.isnan(numbers[:, 0])], strict=True):
+        ax.annotate(note, (0.5, row), xycoords=("axes fraction", "data"), ha="center", va="center", color="0.4")
     ax.set_yticks(rows, [as_text(name) for name in names])
-    ax.set_xlabel(label)
+    ax.set_xlabel(as_text(label))
     ax.set_title(as_text(title))
     return ax
 

@@ -56,23 +56,28 @@ def _between(a: float, b: float, share: float) -> float:
 
 
 def typical(values: pd.Series, level: float) -> Interval:
-    """The median over instances of the mean over replicate draws, for other instances and other draws.
+    """The median over instances of the mean over replicate draws, for other instances and other draws: see
+    `typical_of`. `values` are indexed by instance and replicate."""
+    return typical_of(values.unstack("replicate").to_numpy(), level)
 
-    `values` are indexed by instance and replicate. Instances share a draw, so its error moves all of them: to the
-    squared half widths of `median` comes the variance of the replicates' own medians / replicates, with Welch and
-    Satterthwaite's degrees. Without replicates nothing is known of other draws; one instance speaks for itself only.
+
+def typical_of(values: np.ndarray, level: float) -> Interval:
+    """The same of values (instances, replicates).
+
+    Instances share a draw, so its error moves all of them: to the squared half widths of `median` comes the variance of
+    the replicates' own medians / replicates, with Welch and Satterthwaite's degrees. Without replicates nothing is
+    known of other draws; one instance speaks for itself only.
     """
     from scipy.special import ndtri, stdtrit
 
-    wide = values.unstack("replicate")
-    replicates, z = wide.shape[1], ndtri((1 + level) / 2)
-    center = median(wide.mean(axis=1).to_numpy(), level)
+    (instances, replicates), z = values.shape, ndtri((1 + level) / 2)
+    center = median(values.mean(1), level)
     if replicates < 2:
-        return center if len(wide) > 1 else Interval(center.estimate, math.nan, math.nan)
-    of_draws = float(wide.median().var()) / replicates
+        return center if instances > 1 else Interval(center.estimate, math.nan, math.nan)
+    of_draws = float(np.median(values, axis=0).var(ddof=1)) / replicates
     ends = []
     for end, sign in ((center.low, -1), (center.high, 1)):
-        of_instances = ((end - center.estimate) / z) ** 2 if len(wide) > 1 else 0.0
+        of_instances = ((end - center.estimate) / z) ** 2 if instances > 1 else 0.0
         variance = of_instances + of_draws
         degrees = variance**2 * (replicates - 1) / of_draws**2 if of_draws > 0 else math.inf
         quantile = stdtrit(degrees, (1 + level) / 2) if math.isfinite(degrees) else z

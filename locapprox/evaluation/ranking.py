@@ -1,6 +1,6 @@
 """Who may be best: methods compared by their errors on the same instances and draws, whatever the tails."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from locapprox.evaluation.intervals import EQUIVALENT, Interval, typical
+from locapprox.evaluation.intervals import EQUIVALENT, Interval, fewest, typical_of
 
 DESIGNED = "designed for it"
 SAME = 1e-9  # of the best constant's loss: errors that differ by less differ by rounding
-UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 Predicted = Callable[[str, str], str]
 
@@ -27,40 +26,43 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """Of methods on the same instances and draws: rows (instance, replicate), a column per method.
+    """Of methods on the same instances and draws, each (instances, replicates).
 
     Over draws errors are averaged on the log scale, over instances by the median: a typical draw, a typical instance.
     Differences below 1e-9 of the constant's loss (its own, or the median one if that is more) are none.
     """
 
-    error: pd.DataFrame
-    constant: pd.Series  # loss of the best constant surrogate
+    error: Mapping[str, np.ndarray]
+    constant: np.ndarray  # loss of the best constant surrogate
 
     @cached_property
-    def rounding(self) -> pd.Series:
-        return (SAME * self.constant.clip(lower=self.constant.median())).clip(lower=1e-300)
+    def rounding(self) -> np.ndarray:
+        least: np.ndarray = np.maximum(SAME * np.maximum(self.constant, np.median(self.constant)), 1e-300)
+        return least
 
-    def log_share(self, name: str) -> pd.Series:
+    @cached_property
+    def log_share(self) -> dict[str, np.ndarray]:
         """log of error / constant's loss."""
-        share: pd.Series = self.error[name].clip(lower=self.rounding) / self.constant.clip(lower=self.rounding)
-        return share.apply(np.log)
+        constant = np.log(np.maximum(self.constant, self.rounding))
+        return {name: np.log(np.maximum(error, self.rounding)) - constant for name, error in self.error.items()}
 
-    def log_ratio(self, name: str, other: str) -> pd.Series:
+    def log_ratio(self, name: str, other: str) -> np.ndarray:
         """log of one error / the other; 0 where they differ by rounding."""
-        ratio: pd.Series = self.log_share(name) - self.log_share(other)
-        return ratio.where((self.error[name] - self.error[other]).abs() > self.rounding, 0.0)
+        differ = np.abs(self.error[name] - self.error[other]) > self.rounding
+        return np.where(differ, self.log_share[name] - self.log_share[other], 0.0)
 
-    def gap(self, name: str, other: str) -> pd.Series:
+    def gap(self, name: str, other: str) -> np.ndarray:
         """|error − other error| as a share of the constant's loss."""
-        gap = (self.error[name] - self.error[other]).abs()
-        return (gap / self.constant.clip(lower=self.rounding)).where(gap > self.rounding, 0.0)
+        gap = np.abs(self.error[name] - self.error[other])
+        share: np.ndarray = np.where(gap > self.rounding, gap, 0.0) / np.maximum(self.constant, self.rounding)
+        return share
 
     def row(self, name: str) -> dict[str, Any]:
         """What is known of one method alone. Usable: better than the best constant, typically and in the mean."""
-        shares = self.log_share(name).groupby("instance").mean()
+        shares = self.log_share[name].mean(1)
         error, constant = float(self.error[name].mean()), float(self.constant.mean())
         r2 = 1 - error / constant if constant > 0 else np.nan
-        explained, worse = 1 - float(np.exp(shares.median())), float((shares >= 0).mean())
+        explained, worse = 1 - float(np.exp(np.median(shares))), float((shares >= 0).mean())
         head = {"method": name, "error": error, "r2": r2, "explained": explained, "worse_than_constant": worse}
         return {**head, "usable": explained > 0 and r2 > 0}
 
@@ -79,17 +81,16 @@ def ranked(errors: Errors, level: float, margin: float, predicted: Predicted) ->
 
     `predicted(a, b)` says why theory makes two methods one answer, "" if it does not.
     """
-    rows = sorted(map(errors.row, map(str, errors.error)), key=_usable_and_best_first)
+    rows = sorted(map(errors.row, errors.error), key=_usable_and_best_first)
     existing = [row for row in rows if row["method"] != DESIGNED]
     usable = [str(row["method"]) for row in existing if row["usable"]]
     chosen = confidence_set(errors, usable, level, len(existing) - 1)
     groups = grouped(errors, sorted(usable, key=lambda name: name not in chosen), level, margin, predicted)
     first = {name: next(iter(group)) for group in groups for name in group}
     for row in rows:
-        name, ratio = str(row["method"]), UNKNOWN
-        if row["usable"]:
-            against = errors.log_ratio(name, chosen[0]) if chosen else errors.log_share(name)
-            ratio = Interval(*map(float, np.exp(typical(against, level))))
+        name = str(row["method"])
+        against = errors.log_ratio(name, chosen[0]) if chosen else errors.log_share[name]
+        ratio = Interval(*map(float, np.exp(typical_of(against, level))))
         row |= {"ratio": ratio.estimate, "low": ratio.low, "high": ratio.high}
         row |= {"in_set": name in chosen, "group": first.get(name, "")}
     own = next(row for row in rows if row["method"] == DESIGNED)
@@ -110,17 +111,21 @@ def confidence_set(errors: Errors, usable: Sequence[str], level: float, comparis
     Each of a method's comparisons is one-sided at (1 − level) / comparisons, so one that errs less than every other on
     most instances is removed with probability 1 − level at most. If each is shown worse than another (a cycle), all.
     """
-    corrected = max(0.5, 1 - 2 * (1 - level) / max(1, comparisons))
     worse: set[str] = set()
     for a, b in combinations(usable, 2):
-        ratio = typical(errors.log_ratio(a, b), corrected)
+        ratio = typical_of(errors.log_ratio(a, b), corrected(level, comparisons))
         worse |= {a} if ratio.low > 0 else {b} if ratio.high < 0 else set()
     return [name for name in usable if name not in worse] or list(usable)
 
 
+def corrected(level: float, comparisons: int) -> float:
+    """Of two-sided intervals, of which one side each is used."""
+    return max(0.5, 1 - 2 * (1 - level) / max(1, comparisons))
+
+
 def least_instances(level: float, comparisons: int) -> int:
-    """With fewer no method can be removed from the set: a sign test of n signs alike has p = 2⁻ⁿ."""
-    return int(np.ceil(np.log2(max(1, comparisons) / (1 - level))))
+    """With fewer, no method can be removed from the set."""
+    return fewest(corrected(level, comparisons))
 
 
 def grouped(
@@ -144,6 +149,6 @@ def tied(errors: Errors, a: str, b: str, level: float, margin: float) -> str:
     gap = errors.gap(a, b)
     if bool((gap == 0).all()):
         return "they are the same surrogate here"
-    if typical(gap, level).state(margin) != EQUIVALENT:
+    if typical_of(gap, level).state(margin) != EQUIVALENT:
         return ""
     return f"on most instances their errors agree within {100 * margin:g} % of the best constant's loss"

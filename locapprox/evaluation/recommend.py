@@ -85,12 +85,19 @@ def recommend(
         for r, one in enumerate(child_seeds(seed, replicates)):
             made.append(fits.at(one))
             frames.append(matrix.of_explanations(made[-1], one, bar).assign(replicate=r))
-    whole = pd.concat(frames).set_index(["instance", "replicate", "method"])
-    error = whole["error"].unstack("method").drop(columns=list(left_out), errors="ignore")
-    errors = Errors(error, whole["constant"].unstack("method")[DESIGNED])
+    whole = pd.concat(frames)
+    measured = {str(name): part for name, part in whole.groupby("method", sort=False) if name not in left_out}
+    errors = Errors(
+        {name: _wide(part, "error") for name, part in measured.items()}, _wide(measured[DESIGNED], "constant")
+    )
     ranking = ranked(errors, level, margin, lambda a, b: STEIN if stein(chosen[a], chosen[b]) else "")
     told = left_out, loss.name, level, len(problem.x)
     return Recommendation(ranking.table, ranking.groups, ranking.gain, made[0][DESIGNED], *told)
+
+
+def _wide(frame: pd.DataFrame, value: str) -> np.ndarray:
+    """(instances, replicates)."""
+    return frame.pivot_table(index="instance", columns="replicate", values=value, dropna=False).to_numpy(float)
 
 
 def _chosen(
@@ -135,22 +142,22 @@ class Fits:
                 raise
             self.left_out[name] = str(error)
             return None
-        if self._fixed(part):
+        if not changes(part, found):
             self.once[name] = found
         return found
 
-    def _fixed(self, part: Any) -> bool:
-        """Whether no seed changes it: numbers, and methods whose whole draw is not random."""
-        if not isinstance(part, Method):
-            return isinstance(part, Explanation | Tensor | np.ndarray)
-        x, n = self.matrix.problem.x, self.matrix.n(part.name)
-        where = self.matrix.problem.check(described(part.neighbourhood), n)
-        for batch in where.batches(x):
-            one = where.at(x, batch[:1])
-            draws = list(one.drawn(x[batch[:1]], n, generator(0, one, "fit", x)))
-            if sum(draw.n_fixed for draw in draws) < sum(draw.weight.shape[-1] for draw in draws):
-                return False
-        return True
+
+def changes(part: Any, found: Explanation) -> bool:
+    """Whether another seed would change the explanation of a part: not of numbers, nor where all of a draw is fixed."""
+    if not isinstance(part, Method):
+        return not isinstance(part, Explanation | Tensor | np.ndarray)
+    x, n, where = found.x, found.settings["n_samples"], described(found.method.neighbourhood)
+    for batch in where.batches(x):
+        one = where.at(x, batch[:1])
+        draws = one.drawn(x[batch[:1]], n, generator(0, one, "fit", x))
+        if any(draw.n_fixed < draw.weight.shape[-1] for draw in draws):
+            return True
+    return False
 
 
 def stein(a: Any, b: Any) -> bool:

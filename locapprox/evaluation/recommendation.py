@@ -64,8 +64,8 @@ class Recommendation:
         title = f"choose {self.winner}" if self.winner else "no winner" if self.confidence_set else "none is usable"
         filled = np.where(self.table["method"] == DESIGNED, 2, self.table["in_set"])
         notes = [f"not usable, R² {r2:.2g}" for r2 in self.table["r2"]]
-        names, numbers = list(self.table["method"]), self.table[["ratio", "low", "high"]].to_numpy(float)
-        return draw_ranking(names, numbers, filled, notes, label, title, ax)
+        ratios = self.table[["ratio", "low", "high"]].where(self.table["usable"]).to_numpy(float)
+        return draw_ranking(list(self.table["method"]), ratios, filled, notes, label, title, ax)
 
 
 def said(answer: Recommendation) -> str:

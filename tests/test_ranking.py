@@ -163,7 +163,8 @@ def population(table, place, instances, replicates):
     if not file.is_file():
         pytest.skip(f"no {file.name} in $LOCAPPROX_DATA/authors-repo")
     net = networks.network(table, "ffnnC", tuple(rows.x_train.shape[1:]), rows.classes)
-    net.load_state_dict(torch.load(file, weights_only=True, map_location="cpu")[""])
+    stored = torch.load(file, weights_only=True, map_location="cpu")
+    net.load_state_dict(next(part for part in stored.values() if isinstance(part, dict) and "linear1.weight" in part))
     order = torch.randperm(len(rows.x_test), generator=torch.Generator().manual_seed(0))
     problem, where = Problem(net.eval(), rows.x_test[order[:instances]]), PLACES[place]
     designed = lx.Method(DESIGNED, where, lx.SquaredError())

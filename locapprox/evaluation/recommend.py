@@ -15,6 +15,7 @@ from locapprox._method import Method
 from locapprox._parts import alike, child_seeds, positive, share, whole_number
 from locapprox._problem import Problem
 from locapprox.evaluation.columns import Matrix, columns_of
+from locapprox.evaluation.faithfulness import MARGIN
 from locapprox.evaluation.inherited import inherited
 from locapprox.evaluation.ranking import DESIGNED, Errors, ranked
 from locapprox.evaluation.recommendation import Recommendation
@@ -42,7 +43,7 @@ def recommend(
     n_samples: int = N_SAMPLES,
     replicates: int = 5,
     level: float = 0.95,
-    margin: float = 0.01,
+    margin: float = MARGIN,
     like: Method | None = None,
     batch_size: int | None = None,
     progress: bool = True,

@@ -121,9 +121,15 @@ def _designed(answer: Recommendation, rows: pd.DataFrame) -> str:
         return f"Nor is the method designed for this neighbourhood: no linear surrogate fits here (it {explains})."
     gain, low, high = answer.gain
     if not chosen:
-        return f"The method designed for this neighbourhood {explains} ({low:.0%} to {high:.0%})."
-    ratio = f"{own['ratio']:.3g} times as much as {chosen[0]} ({own['low']:.3g} to {own['high']:.3g})"
+        bounds = "" if np.isnan(low) else f" ({low:.0%} to {high:.0%})"
+        return f"The method designed for this neighbourhood {explains}{bounds}."
+    here, ratio = (
+        f"The method designed for this neighbourhood {explains}",
+        f"{own['ratio']:.3g} times as much as {chosen[0]}",
+    )
+    if np.isnan(low):
+        return f"{here}: it errs {ratio}, too few instances for an interval."
+    ratio += f" ({own['low']:.3g} to {own['high']:.3g})"
     if low > 0:
-        return f"The method designed for this neighbourhood {explains}: it errs {ratio}, {gain:.1%} less."
-    more = "errs more for want of draws" if high < 0 else "is not measurably better"
-    return f"The method designed for this neighbourhood {more}: {ratio}."
+        return f"{here}: it errs {ratio}, {gain:.1%} less."
+    return f"{here} and is not shown to be better: it errs {ratio}."

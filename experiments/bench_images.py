@@ -145,7 +145,7 @@ def times(config: Config, net: nn.Module, x: Tensor, target: Tensor) -> tuple[pd
     rows = {name: n * len(x) for name in methods} | {"Occlusion": len(x) * (int(masks["features"].max()) + 2)}
     for name, method in methods.items():
         inputs = torch.rand(rows[name], *x.shape[1:], generator=generator)
-        alone = partial(bare, net, inputs, method.loss.gradient > 0)
+        alone = partial(bare, net, inputs, method.loss.of_gradients)
         work[f"bare {name}"] = partial(alone, fastest(alone))
     others = peers(net, x, target, n)
     for (library, name), run in others.items():

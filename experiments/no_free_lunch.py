@@ -109,7 +109,7 @@ def runnable(
     """The methods that can explain the model, and why the others cannot: it has no gradients."""
     left_out = {}
     for name, method in methods.items():
-        if method.loss.gradient > 0:
+        if method.loss.of_gradients:
             try:
                 lx.explain(model, x, method, n_samples=2, target=target, progress=False)
             except TypeError as error:

@@ -26,7 +26,17 @@ from locapprox.evaluation.profile import Profile, profile
 from locapprox.evaluation.recommend import recommend
 from locapprox.evaluation.recommendation import Recommendation
 from locapprox.fit.contract import check_surrogate
-from locapprox.fit.losses import GradientMatching, Loss, SquaredError
+from locapprox.fit.loss_contract import check_loss
+from locapprox.fit.losses import (
+    BaseLoss,
+    CrossEntropy,
+    GradientMatching,
+    Huber,
+    Loss,
+    OnGradients,
+    Quantile,
+    SquaredError,
+)
 from locapprox.fit.result import Fit
 from locapprox.fit.surrogates import BaseSurrogate, Constrained, Linear, Logistic, Sparse, Surrogate
 from locapprox.images.pictures import picture, pictures
@@ -56,12 +66,14 @@ __all__ = [
     "AllCoalitions",
     "Background",
     "BaseDistribution",
+    "BaseLoss",
     "BaseNeighbourhood",
     "BaseSurrogate",
     "Blurred",
     "ChannelMean",
     "Constrained",
     "CorrelatedNormal",
+    "CrossEntropy",
     "Distribution",
     "Draw",
     "Explainer",
@@ -72,6 +84,7 @@ __all__ = [
     "Fit",
     "GaussLegendre",
     "GradientMatching",
+    "Huber",
     "ImageClassifier",
     "LeaveOneOut",
     "LimeTabular",
@@ -83,9 +96,11 @@ __all__ = [
     "NearestPoints",
     "Neighbourhood",
     "Normal",
+    "OnGradients",
     "PerturbationTest",
     "PointMass",
     "Profile",
+    "Quantile",
     "Recommendation",
     "ShapleyMasks",
     "Sparse",
@@ -96,6 +111,7 @@ __all__ = [
     "as_images",
     "c_lime",
     "check_distribution",
+    "check_loss",
     "check_neighbourhood",
     "check_surrogate",
     "concat",

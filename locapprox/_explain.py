@@ -13,6 +13,7 @@ from locapprox._method import Method
 from locapprox._parts import child_seeds, whole_number
 from locapprox._problem import Problem
 from locapprox.fit.contract import fitted
+from locapprox.fit.losses import Loss
 from locapprox.fit.nulls import on_all
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample, samples
@@ -68,7 +69,7 @@ def explained(
     here = problem.check(where, n_samples)
     method = method if here is where else replace(method, neighbourhood=here)
     shown = tqdm(desc=method.name, unit="row", delay=2, leave=False) if progress else nullcontext()
-    held = surrogate.keeps_gradients and method.loss.gradient > 0
+    held = method.loss.of_gradients and (surrogate.keeps_gradients or not isinstance(method.loss, Loss))
     fits = []
     with problem.evaluating(), shown as bar:
         for sample in samples(problem, here, n_samples, seed, "fit", bar, held, surrogate.nulls_leave):

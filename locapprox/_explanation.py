@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from locapprox._files import ARRAYS, read, read_method, write
+from locapprox._files import ARRAYS, read, read_method, write, written_loss
 from locapprox._method import Method
 from locapprox._names import aligned
 from locapprox._parts import brief, share, whole_number
@@ -222,8 +222,7 @@ class Explanation:
     def save(self, path: str | Path) -> Path:
         """One .npz of arrays and a JSON text; `lx.load` reads it back without executing anything."""
         method, inside = self.method, self._inside
-        loss = [method.loss.value, method.loss.gradient]
-        parts = {"name": method.name, "neighbourhood": repr(method.neighbourhood), "loss": loss}
+        parts = {"name": method.name, "neighbourhood": repr(method.neighbourhood), "loss": written_loss(method.loss)}
         meta = {
             "method": {**parts, "surrogate": repr(method.surrogate)},
             "feature_names": self.feature_names,

@@ -14,9 +14,10 @@ import torch
 
 from locapprox._method import Method
 from locapprox._parts import whole_number
-from locapprox.fit.links import LINKS
-from locapprox.fit.losses import Loss
+from locapprox.fit.links import LINKS, Link
+from locapprox.fit.losses import Loss, RowLoss
 from locapprox.fit.sampling import Sample
+from locapprox.fit.surrogates import BaseSurrogate
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 
 FORMAT = 1
@@ -26,7 +27,7 @@ KEYS = ("method", "feature_names", "settings", "several", "per_entry", "link")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stored(BaseNeighbourhood):
+class Stored(BaseNeighbourhood, BaseSurrogate):
     """What a file keeps of a part: its repr."""
 
     description: str
@@ -40,7 +41,10 @@ class Stored(BaseNeighbourhood):
     def place(self, x: torch.Tensor, xi: torch.Tensor) -> NoReturn:
         self._unknown()
 
-    def fit(self, sample: Sample, loss: Loss) -> NoReturn:
+    def check_loss(self, loss: RowLoss) -> None:
+        """A file that has it was of a fit that minimised it."""
+
+    def fit(self, sample: Sample, loss: RowLoss) -> NoReturn:
         self._unknown()
 
     def on_input(self, x: torch.Tensor, weights: torch.Tensor) -> NoReturn:
@@ -54,6 +58,24 @@ class Stored(BaseNeighbourhood):
             f"a loaded explanation has no live parts: a file keeps only how it was made, by {self.description}; "
             "explain again for what needs them"
         )
+
+
+@dataclass(frozen=True, repr=False)
+class StoredLoss(RowLoss):
+    """What a file keeps of a loss that is not quadratic."""
+
+    description: str
+    label: str
+
+    def __repr__(self) -> str:
+        return self.description
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    def terms(self, y: torch.Tensor, eta: torch.Tensor, link: Link) -> NoReturn:
+        Stored(self.description)._unknown()
 
 
 def read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -158,7 +180,13 @@ def read_method(meta: dict[str, Any]) -> Method:
     loss = meta["loss"]
     if isinstance(loss, str):  # before format 1: Loss(value=1.0, gradient=0.0) and its kinds
         loss = [float(part.split("=")[1]) for part in loss.rstrip(")").split("(")[1].split(",")]
-    return Method(meta["name"], Stored(meta["neighbourhood"]), Loss(*loss), Stored(meta["surrogate"]))
+    loss = StoredLoss(str(loss["repr"]), str(loss["name"])) if isinstance(loss, dict) else Loss(*loss)
+    return Method(meta["name"], Stored(meta["neighbourhood"]), loss, Stored(meta["surrogate"]))
+
+
+def written_loss(loss: RowLoss) -> list[float] | dict[str, str]:
+    """What a file keeps of a loss: the weights of a quadratic one, the repr and name of others."""
+    return [loss.value, loss.gradient] if isinstance(loss, Loss) else {"repr": repr(loss), "name": loss.name}
 
 
 def npz(path: str | Path) -> Path:

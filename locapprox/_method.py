@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from locapprox._parts import Concise
-from locapprox.fit.losses import Loss
+from locapprox.fit.loss_contract import checked_loss
+from locapprox.fit.losses import RowLoss
 from locapprox.fit.surrogates import Linear, Surrogate, described_surrogate
 from locapprox.neighbourhoods.base import Neighbourhood, described
 
@@ -24,7 +25,7 @@ class Method(Concise):
 
     name: str
     neighbourhood: Neighbourhood
-    loss: Loss
+    loss: RowLoss
     surrogate: Surrogate = Linear()
     reference: str | None = None
 
@@ -34,9 +35,7 @@ class Method(Concise):
             if isinstance(given, type):
                 raise TypeError(f"{name} must be an object, got the class {given.__name__}: write {given.__name__}(…)")
         described(self.neighbourhood)
-        described_surrogate(self.surrogate)
-        if not isinstance(self.loss, Loss):
-            raise TypeError(f"loss must be SquaredError(), GradientMatching() or a sum of them, got {self.loss!r}")
+        described_surrogate(self.surrogate).check_loss(checked_loss(self.loss))
 
     def citation(self) -> str:
         """BibTeX of the framework and, if it has one, of the method."""

@@ -51,7 +51,7 @@ NARROWER = {  # files that may import less than their layer, or one thing more
         *("_names", "_parts", "models.inputs", "neighbourhoods.base", "neighbourhoods.named"),
     ),
     "neighbourhoods/masks.py": ("_parts", "_memory", "neighbourhoods.base", "neighbourhoods.distributions"),
-    "fit/losses.py": (),
+    "fit/losses.py": ("_parts", "fit.links"),
     "fit/links.py": (),
     "fit/result.py": (),
     "fit/solve.py": (),

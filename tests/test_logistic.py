@@ -8,9 +8,10 @@ import torch
 
 import locapprox as lx
 from locapprox._problem import Problem
-from locapprox.fit.logistic import minimise, start
-from locapprox.fit.logistic_errors import conjugate_gradients, curvature, losses
-from locapprox.fit.logistic_rows import kept_rows
+from locapprox.fit.links import LOGISTIC
+from locapprox.fit.newton import minimise, start
+from locapprox.fit.newton_errors import conjugate_gradients, curvature, losses
+from locapprox.fit.rows import kept_rows
 from locapprox.fit.sampling import samples
 
 F64 = torch.float64
@@ -30,7 +31,7 @@ NOISE = lx.Additive(lx.Normal(0.8))
 
 def rows_of(loss, n=40, where=NOISE):
     sample = next(samples(Problem(f, X), where, n, 0, "fit"))
-    rows = kept_rows(sample, loss, True)[1]
+    rows = kept_rows(sample, loss, LOGISTIC, True).rows
     return rows, minimise(rows, start(rows))
 
 
@@ -93,8 +94,9 @@ def test_beside_rows_to_interpolate_too(loss):
     x = torch.linspace(0.5, 1.5, d, dtype=F64)[None]
     where = lx.Multiplicative(lx.ShapleyMasks())
     sample = next(samples(Problem(g, x), where, n, 0, "fit"))
-    blocks, rows = kept_rows(sample, loss, True)
-    fixed, theta = sum(block.n_fixed for block in blocks), minimise(rows, start(rows))
+    kept = kept_rows(sample, loss, LOGISTIC, True)
+    rows, fixed = kept.rows, kept.n_fixed
+    theta = minimise(rows, start(rows))
     steps = []
     for u in range((len(rows.X) - fixed) // 2):
         weight = rows.weight.clone()

@@ -136,7 +136,7 @@ def losses() -> pd.DataFrame:
             e = lx.explain(f.model, x, method, n_samples=n, seed=seed)
             draw, placed = e.points(0)
             weight, points = draw.weight.numpy(), placed.numpy()
-            if method.loss.gradient:
+            if method.loss.of_gradients:
                 squares = ((f.gradients(points) - e.weights[0].numpy()) ** 2).sum(1)
             else:
                 squares = (f.values(points) - e.predict(placed[None])[0].numpy()) ** 2

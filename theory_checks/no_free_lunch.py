@@ -152,7 +152,7 @@ def theorem(case: Example) -> list[Claim]:
 
 
 def own_loss(name: str) -> str:
-    return "squared error" if lx.paper_methods()[name].loss.value else "gradient matching"
+    return lx.paper_methods()[name].loss.name
 
 
 def measured(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from locapprox._parts import OURS, calling
 from locapprox._problem import Problem
-from locapprox.fit.losses import GradientMatching, Loss, SquaredError
+from locapprox.fit.losses import GradientMatching, Loss, RowLoss, SquaredError
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample, samples
 from locapprox.fit.surrogates import BaseSurrogate, DescribedSurrogate, Surrogate, described_surrogate
@@ -63,7 +63,7 @@ def _fitted(surrogate: Surrogate, loss: Loss, instances: slice) -> Fit:
     return fit
 
 
-def fitted(surrogate: BaseSurrogate, sample: Sample, loss: Loss) -> Fit:
+def fitted(surrogate: BaseSurrogate, sample: Sample, loss: RowLoss) -> Fit:
     """The surrogate's fit of a sample, held to the contract if it is a user's; what fails says whose it is."""
     with calling(f"{surrogate.kind}.fit"):
         fit: Any = surrogate.fit(sample, loss)

@@ -9,10 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Link:
-    """η -> g and dg/dη. The name is what files keep."""
+    """η -> g and dg/dη; with these g″ and g‴; of g η and dg/dη. The name is what files keep."""
 
     name: str
     function: Callable[[Tensor], tuple[Tensor, Tensor]]
+    bends: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    inverse: Callable[[Tensor], tuple[Tensor, Tensor]]
 
     def __call__(self, eta: Tensor) -> tuple[Tensor, Tensor]:
         return self.function(eta)
@@ -22,9 +24,22 @@ def _identity(eta: Tensor) -> tuple[Tensor, Tensor]:
     return eta, torch.ones_like(eta)
 
 
+def _straight(g: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(slope), torch.zeros_like(slope)
+
+
 def _sigmoid(eta: Tensor) -> tuple[Tensor, Tensor]:
     return eta.sigmoid(), eta.sigmoid() * (-eta).sigmoid()
 
 
-IDENTITY, LOGISTIC = Link("identity", _identity), Link("logistic", _sigmoid)
+def _sigmoid_bends(g: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    return slope * (1 - 2 * g), slope * (1 - 6 * slope)
+
+
+def _logit(g: Tensor) -> tuple[Tensor, Tensor]:
+    return g.logit(), g * (1 - g)
+
+
+IDENTITY = Link("identity", _identity, _straight, _identity)
+LOGISTIC = Link("logistic", _sigmoid, _sigmoid_bends, _logit)
 LINKS = {link.name: link for link in (IDENTITY, LOGISTIC)}

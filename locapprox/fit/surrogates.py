@@ -12,9 +12,9 @@ from torch import Tensor
 from locapprox._parts import Concise, whole_number
 from locapprox.fit.constrained import ConstrainedSolver
 from locapprox.fit.links import IDENTITY, LOGISTIC, Link
-from locapprox.fit.logistic import fit_logistic
-from locapprox.fit.losses import Loss
+from locapprox.fit.losses import CrossEntropy, Loss, OnGradients, RowLoss
 from locapprox.fit.minimise import minimise
+from locapprox.fit.newton import fit_rows
 from locapprox.fit.quadratic import Exact, Quadratic, Solution
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample
@@ -45,8 +45,16 @@ class BaseSurrogate(ABC):
         """The name of the class."""
         return type(self).__qualname__
 
+    def check_loss(self, loss: RowLoss) -> None:
+        """Raise TypeError for a loss that `fit` does not minimise: by default all but `Loss`, which is quadratic."""
+        if not isinstance(loss, Loss):
+            raise TypeError(
+                f"surrogate {self.kind} minimises squared errors and gradient matching, not the {loss.name}: use "
+                "Linear() or Logistic()"
+            )
+
     @abstractmethod
-    def fit(self, sample: Sample, loss: Loss) -> Fit:
+    def fit(self, sample: Sample, loss: Any) -> Fit:
         """See `Surrogate`."""
 
 
@@ -60,7 +68,7 @@ class DescribedSurrogate(BaseSurrogate):
     def kind(self) -> str:
         return type(self.own).__qualname__
 
-    def fit(self, sample: Sample, loss: Loss) -> Any:  # `fitted` looks at it
+    def fit(self, sample: Sample, loss: Any) -> Any:  # `fitted` looks at it
         return self.own.fit(sample, loss)
 
 
@@ -82,14 +90,22 @@ class Linear(Concise, BaseSurrogate):
     gradients with rows to interpolate, more outputs than are kept) 20 delete-group solutions. For a quadrature, the
     distance to the coarser rule on the same nodes. Zero where the draw is an enumeration or a point; NaN, with a
     warning, where a weight rests on a single unit.
+    Losses that are not quadratic (Huber, Quantile, your own ρ) are minimised on rows that are kept, by reweighted least
+    squares and Newton steps; errors and loss by one more step for every unit left out.
     """
 
     intercept: bool = True
 
     nulls_leave = True
 
-    def fit(self, sample: Sample, loss: Loss) -> Fit:
-        return minimise(sample, loss, self.intercept).fit
+    def check_loss(self, loss: RowLoss) -> None:
+        if isinstance(loss, CrossEntropy):
+            raise TypeError("cross-entropy is of probabilities: use it with the surrogate Logistic()")
+
+    def fit(self, sample: Sample, loss: RowLoss) -> Fit:
+        if isinstance(loss, Loss):
+            return minimise(sample, loss, self.intercept).fit
+        return fit_rows(sample, loss, IDENTITY, self.intercept)
 
 
 @dataclass(frozen=True, repr=False)
@@ -179,8 +195,8 @@ class Logistic(Concise, BaseSurrogate):
     """g(ξ) = 1 / (1 + exp(−w · ξ − intercept)), for outputs between 0 and 1.
 
     The *stated* loss is minimised, by damped Gauss–Newton (repeated weighted least squares). Maximum likelihood
-    (IRLS) minimises another loss and gives other weights. Standard errors and loss are by leaving every unit out, as of
-    `Linear`, by one Newton step with the exact Hessian.
+    minimises another loss, `CrossEntropy()`, and gives other weights than squared error. Standard errors and loss are
+    by leaving every unit out, as of `Linear`, by one Newton step with the exact Hessian.
     """
 
     intercept: bool = True
@@ -189,5 +205,9 @@ class Logistic(Concise, BaseSurrogate):
     nulls_leave = True
     link = LOGISTIC
 
-    def fit(self, sample: Sample, loss: Loss) -> Fit:
-        return fit_logistic(sample, loss, self.intercept)
+    def check_loss(self, loss: RowLoss) -> None:
+        if isinstance(loss, OnGradients):
+            raise TypeError(f"surrogate Logistic does not minimise the {loss.name}: use Linear() or GradientMatching()")
+
+    def fit(self, sample: Sample, loss: RowLoss) -> Fit:
+        return fit_rows(sample, loss, LOGISTIC, self.intercept)

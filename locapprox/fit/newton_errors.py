@@ -1,4 +1,4 @@
-"""Errors of a logistic fit: those of a linear one, by a Newton step for every unit that is left out.
+"""Errors of a fit by Newton steps: those of least squares, by one more step for every unit that is left out.
 
 H is the Hessian of half the summed loss at the minimum, M its inverse on the changes that keep the exact rows.
 """
@@ -14,11 +14,11 @@ from torch import Tensor
 from locapprox.fit.errors import Piece, jackknife_error, left_out
 from locapprox.fit.jackknife import by_place
 from locapprox.fit.jackknife import leave_out as residuals_without
-from locapprox.fit.links import LOGISTIC
-from locapprox.fit.logistic_rows import Rows
+from locapprox.fit.rows import Rows
 from locapprox.fit.solve import eliminate, particular, weighted_gram
 
 MOST_STEPS = 200
+STRAIGHT = 1e-8  # of reweighted least squares' weight: less curvature is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +53,15 @@ class Curvature:
 
 
 def curvature(rows: Rows, theta: Float[Tensor, "B p"]) -> Curvature:
-    """Of half the summed loss, row by row: of JᵀJ − Σ r ∇²g, not of JᵀJ alone, which f that is no logistic function
-    makes too large."""
-    s, slope = LOGISTIC(theta @ rows.X.mT)
-    curve, third = slope * (1 - 2 * s), slope * (1 - 6 * slope)  # s″ and s‴
-    of_x = rows.loss.value * rows.weight * (slope.square() - (rows.y - s) * curve)
+    """Of half the summed loss, row by row: of JᵀJ − Σ r ∇²g, not of JᵀJ alone, which f that is not of the class makes too
+    large."""
+    eta = theta @ rows.X.mT
+    of_x = rows.weight * rows.terms(eta).curvature
     if rows.G is None:
         return Curvature(rows.X, of_x, None, None)
-    w, weight = theta[:, : rows.G.shape[-1]], rows.loss.gradient * rows.weight
+    s, slope = rows.link(eta)
+    curve, third = rows.link.bends(s, slope)
+    w, weight = theta[:, : rows.G.shape[-1]], rows.slopes * rows.weight
     residual = torch.addcmul(rows.G, slope[..., None], w[:, None], value=-1)
     of_x = of_x + weight * (w.square().sum(-1, keepdim=True) * curve.square())
     of_x = of_x - weight * third * (residual @ w[..., None]).squeeze(-1)
@@ -70,11 +71,11 @@ def curvature(rows: Rows, theta: Float[Tensor, "B p"]) -> Curvature:
 
 def losses(rows: Rows, theta: Float[Tensor, "B n p"]) -> Float[Tensor, "B n"]:
     """Every row's loss under a θ of its own."""
-    s, slope = LOGISTIC((theta * rows.X).sum(-1))
-    loss = rows.loss.value * (rows.y - s).square()
+    eta = (theta * rows.X).sum(-1)
+    loss = rows.terms(eta).loss
     if rows.G is not None:
-        w = theta[..., : rows.G.shape[-1]]
-        loss = loss + rows.loss.gradient * (rows.G - slope[..., None] * w).square().sum(-1)
+        w, slope = theta[..., : rows.G.shape[-1]], rows.link(eta)[1]
+        loss = loss + rows.slopes * (rows.G - slope[..., None] * w).square().sum(-1)
     return loss
 
 
@@ -94,7 +95,7 @@ class Newton(NamedTuple):
         null = particular(rows.exact, rows.no_change)[1]
         indefinite = torch.linalg.cholesky_ex(null.mT @ hessian @ null).info > 0
         if bool(indefinite.any()):
-            hessian = torch.where(indefinite[:, None, None], rows.normal(theta)[0], hessian)
+            hessian = torch.where(indefinite[:, None, None], rows.normal(theta).gram, hessian)
         inverse = eliminate(hessian, torch.zeros_like(theta)[:, None], rows.exact, rows.no_change)[1]
         return cls(of_rows, hessian, inverse, null @ null.mT)
 
@@ -102,23 +103,23 @@ class Newton(NamedTuple):
 def leave_out(
     rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: int, unit_size: int
 ) -> tuple[Float[Tensor, "B p"], Float[Tensor, " B"]]:
-    """As for a linear surrogate, one Newton step for every unit that is left out.
+    """As for least squares, one Newton step for every unit that is left out.
 
-    A row's share of the Hessian is h x xᵀ, h = w (s′² − r s″), and of the gradient −w s′ r x: those of a linear row of
-    weight h and residual w s′ r / h. What that residual grows by is by how much η falls.
+    A row's share of the Hessian is h x xᵀ, h = w d²ℓ/dη², and of the gradient w dℓ/dη x: those of a row of least
+    squares with weight h and residual −w (dℓ/dη) / h. What that residual grows by is by how much η falls. Where ρ is
+    straight h is next to nothing, and the unit's leverage with it.
     """
     X, eta = rows.X[n_fixed:], theta @ rows.X.mT
-    s, slope = LOGISTIC(eta)
-    weight = newton.of_rows.a
-    tiny = 1e-12 * rows.weight.clamp_min(torch.finfo(s.dtype).tiny)
-    weight = torch.where(weight.abs() < tiny, tiny, weight)
-    own = (rows.loss.value * rows.weight * slope * (rows.y - s) / weight)[:, None]
+    terms, weight = rows.terms(eta), newton.of_rows.a
+    least = (STRAIGHT * rows.weight * terms.bound).clamp_min(torch.finfo(eta.dtype).tiny)
+    weight = torch.where(weight.abs() < least, least, weight)
+    own = (terms.score(rows.weight) / weight)[:, None]
     piece = Piece(slice(0, len(theta)), X, weight, own, n_fixed, unit_size)
     sums, has_fixed = left_out([piece], theta[:, None], newton.inverse)
     random = own[..., n_fixed:]
     without = residuals_without(X, weight[:, n_fixed:], newton.inverse, by_place(random, unit_size))
     eta[:, n_fixed:] -= without.mT.flatten(2)[:, 0] - random[:, 0]
-    loss = rows.loss.value * (rows.weight * (rows.y - LOGISTIC(eta)[0]).square()).sum(-1) / rows.weight.sum(-1)
+    loss = (rows.weight * rows.terms(eta).loss).sum(-1) / rows.weight.sum(-1)
     return jackknife_error(sums, len(X) // unit_size, has_fixed)[:, 0], loss
 
 

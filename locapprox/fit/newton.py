@@ -1,0 +1,211 @@
+"""A loss minimised by damped Gauss–Newton on rows that are kept, for any link and convex ρ.
+
+g(ξ) = s(η), η = w · ξ + intercept. One problem per instance and score, B = b k of them at once. A step of a value row's
+loss ℓ(η) has the weight ρ″ s′², of gradient rows ∇f − s′(η) w the Jacobian s′ e_j + w_j s″ x. Steps solve
+(JᵀJ + λ D) δ = Jᵀr, D the diagonal of JᵀJ (Marquardt 1963), or of reweighted least squares where ρ is straight. A row
+to interpolate fixes η = link⁻¹(f(x_ξ)), a linear condition, eliminated as in least squares.
+"""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox._notices import warn
+from locapprox.fit.links import IDENTITY, LOGISTIC, Link
+from locapprox.fit.losses import Loss, OnGradients, RowLoss
+from locapprox.fit.newton_errors import Newton, leave_out, leave_out_gradients
+from locapprox.fit.result import Fit
+from locapprox.fit.rows import Kept, Rows, kept_rows
+from locapprox.fit.sampling import Sample
+from locapprox.fit.solve import eliminate, unit_near, weighted_gram
+
+MOST_STEPS = 200
+REWEIGHTED = 30  # steps of reweighted least squares before those of Newton
+TOLERANCE = 1e-3  # of probabilities
+
+
+def fit_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Fit:
+    """The stated loss minimised over g = link(w · ξ + intercept)."""
+    sample.check_memory()
+    kept = kept_rows(sample, loss, link, intercept)
+    fit = locations(kept, loss) if isinstance(loss, OnGradients) else regression(kept)
+    parts = fit.weights, fit.intercept, fit.standard_error, fit.loss, fit.constant_loss
+    w, c, error, value, constant = (part.unflatten(0, (len(sample.x), sample.k)) for part in parts)
+    return Fit(w, c, error, value, constant, fit.degrees_of_freedom)
+
+
+def regression(kept: Kept) -> Fit:
+    """One problem for each of B."""
+    rows, d = kept.rows, kept.rows.X.shape[1] - kept.intercept
+    size = rows.X[:, :d].abs().amax()
+    if float(size) == 0 and rows.G is not None:  # at a point gradients alone say what a unit of ξ is
+        size = rows.G.abs().amax().clamp_min(torch.finfo(size.dtype).tiny).reciprocal()
+    unit = float(unit_near(size))
+    middle = middle_of(rows, kept.intercept)
+    rows = rows.about(middle).in_units(unit, d)
+    theta, error, value, degrees = estimated(replace(kept, rows=rows))
+    constant = theta[:, d] + middle if kept.intercept else torch.zeros_like(middle)
+    return Fit(theta[:, :d] / unit, constant, error[:, :d] / unit, value, constant_loss(rows), degrees)
+
+
+def locations(kept: Kept, loss: OnGradients) -> Fit:
+    """A linear g under a loss of its gradient: every weight is a location of its own, over the rows."""
+    rows = kept.rows
+    assert rows.G is not None
+    if len(rows.exact):
+        raise ValueError(f"{loss!r} interpolates no rows, which this draw has: use GradientMatching()")
+    (B, _, d), weight = rows.G.shape, rows.weight.repeat_interleave(rows.G.shape[-1], 0)
+    one = replace(rows, loss=loss.of).location(rows.G.mT.flatten(0, 1), weight)
+    of_each = regression(replace(kept, rows=one, intercept=False))
+    w, error, value = (part.reshape(B, d) for part in (of_each.weights, of_each.standard_error, of_each.loss))
+    at_zero = one.objective(torch.zeros_like(of_each.weights)).reshape(B, d).sum(-1)
+    total = rows.weight.sum(-1)
+    constant = (rows.weight * (rows.y - w @ rows.X[:, :d].mT)).sum(-1) / total
+    constant = constant if kept.intercept else torch.zeros_like(constant)
+    return Fit(w, constant, error, value.sum(-1), at_zero, of_each.degrees_of_freedom)
+
+
+def middle_of(rows: Rows, intercept: bool) -> Float[Tensor, " B"]:
+    """What the intercept of a linear g is measured from."""
+    if rows.link != IDENTITY or not intercept or rows.y.shape[-1] == 0:
+        return torch.zeros_like(rows.weight.sum(-1))
+    return rows.y.median(-1).values
+
+
+def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Float[Tensor, "B p"], Float[Tensor, " B"], float]:
+    """θ, its standard errors, the loss, the t's degrees."""
+    rows, n_fixed, unit_size = kept.rows, kept.n_fixed, kept.unit_size
+    try:
+        theta = minimise(rows, start(rows))
+        newton = newton_at(rows, theta)
+    except ValueError as failure:
+        why = why_undetermined(rows)
+        if why is None:
+            raise
+        raise ValueError(why) from failure
+    degrees = float(max(1, kept.units - 1)) if kept.units else torch.inf
+    value = rows.objective(theta)
+    if kept.coarse is not None:
+        other = replace(rows, weight=kept.coarse)
+        return theta, (theta - minimise(other, theta)).abs(), value, degrees
+    if kept.units == 0:
+        return theta, torch.zeros_like(theta), value, degrees
+    if newton is None:
+        return theta, torch.full_like(theta, torch.nan), torch.full_like(value, torch.nan), degrees
+    if rows.G is not None:
+        return theta, *leave_out_gradients(rows, theta, newton, n_fixed, unit_size), degrees
+    if n_fixed == 0:
+        degrees = float(max(1, len(rows.X) - theta.shape[-1]))
+    return theta, *leave_out(rows, theta, newton, n_fixed, unit_size), degrees
+
+
+def newton_at(rows: Rows, theta: Float[Tensor, "B p"]) -> Newton | None:
+    """At the minimum; None, with a warning, where too few rows lie where ρ is curved."""
+    try:
+        return Newton.at(rows, theta)
+    except ValueError:
+        if isinstance(rows.loss, Loss):
+            raise
+    warn(
+        f"under the {rows.loss.name} fewer rows than weights lie where it is curved: standard errors and loss are "
+        "unknown (NaN); use a wider loss (delta, smoothing), or more n_samples"
+    )
+    return None
+
+
+def constant_loss(rows: Rows) -> Float[Tensor, " B"]:
+    """The loss of the best constant g."""
+    total = rows.weight.sum(-1)
+    if not isinstance(rows.loss, Loss):
+        constant = rows.location(rows.y, rows.weight)
+        return constant.objective(minimise(constant, start(constant)))
+    mean = (rows.weight * rows.y).sum(-1) / total
+    loss = rows.loss.value * (rows.weight * (rows.y - mean[:, None]).square()).sum(-1) / total
+    if rows.G is not None:
+        loss = loss + rows.slopes * (rows.weight * rows.G.square().sum(-1)).sum(-1) / total
+    return loss
+
+
+def why_undetermined(rows: Rows) -> str | None:
+    """Why no θ is found, on outputs that no logistic function has, or on a step; None elsewhere."""
+    if rows.y.numel() == 0 or rows.link != LOGISTIC:
+        return None
+    least, most = (float(y) for y in rows.y.aminmax())
+    if least < -TOLERANCE or most > 1 + TOLERANCE:
+        return (
+            f"a logistic surrogate is for outputs between 0 and 1, and the model's go from {least:.3g} to {most:.3g}: "
+            "explain a probability (a softmax or sigmoid in the model or in target=), or use Linear()"
+        )
+    if bool(((rows.y < TOLERANCE) | (rows.y > 1 - TOLERANCE)).all(-1).any()):
+        return (
+            "a logistic surrogate of outputs that are all but 0 or 1 in the draw has no finite weights: widen the "
+            "neighbourhood, or use Linear()"
+        )
+    return None
+
+
+def start(rows: Rows) -> Float[Tensor, "B p"]:
+    """Least squares on link⁻¹(y), rows weighted by the slope there: exact if f is of the class."""
+    y = rows.y if rows.link == IDENTITY else rows.y.clamp(1e-3, 1 - 1e-3)
+    eta, slope = rows.link.inverse(y)
+    weight = rows.weight * slope.square()
+    if rows.link == LOGISTIC and bool(((rows.exact_y <= 0) | (rows.exact_y >= 1)).any()):
+        raise ValueError("a logistic surrogate cannot interpolate outputs outside (0, 1); explain a probability")
+    rhs = (weight * eta) @ rows.X
+    gram = weighted_gram(rows.X, weight)
+    unit = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    ridge = 1e-10 * gram.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None] * unit
+    exact = rows.link.inverse(rows.exact_y)[0][:, None]
+    theta = eliminate(gram + ridge, rhs[:, None], rows.exact, exact, 1.0)[0][:, 0]
+    return theta if isinstance(rows.loss, Loss) else reweighted(rows, theta)
+
+
+def reweighted(rows: Rows, theta: Float[Tensor, "B p"]) -> Float[Tensor, "B p"]:
+    """Least squares with the weights ρ′(r)/r of the residuals before, as long as it gains."""
+    value = rows.objective(theta)
+    for _ in range(REWEIGHTED):
+        gram, score, diagonal = rows.reweighted(theta)
+        ridge = torch.diag_embed(1e-10 * diagonal.amax(-1, keepdim=True).expand_as(diagonal))
+        step = eliminate(gram + ridge, score, rows.exact, rows.no_change)[0][:, 0]
+        trial = rows.objective(theta + step)
+        better = trial < value
+        if not bool(better.any()):
+            break
+        theta, value = torch.where(better[:, None], theta + step, theta), torch.where(better, trial, value)
+    return theta
+
+
+def minimise(
+    rows: Rows, theta: Float[Tensor, "B p"], damping: Float[Tensor, "B 1 1"] | None = None, steps: int = MOST_STEPS
+) -> Float[Tensor, "B p"]:
+    """From θ, by damped Gauss–Newton; problems that have converged wait for no others."""
+    damping = torch.full_like(theta[:, :1, None], 1e-6) if damping is None else damping
+    value, unmoved, size = rows.objective(theta), rows.no_change, rows.size
+    moving, least = torch.ones_like(value, dtype=torch.bool), 1e-15 if isinstance(rows.loss, Loss) else 1e-10
+    for step_number in range(steps):
+        gram, score, diagonal = rows.normal(theta)
+        floor = 1e-12 * diagonal.amax(-1, keepdim=True) + torch.finfo(gram.dtype).tiny
+        damped = gram + damping * torch.diag_embed(diagonal + floor)
+        step = eliminate(damped, score, rows.exact, unmoved)[0][:, 0]
+        trial = rows.objective(theta + step)
+        better = trial <= value
+        small = step.abs().amax(-1) <= 1e-10 * (size + theta.abs().amax(-1))
+        done = small | (better & (value - trial <= 1e-15 * value)) | (damping[:, 0, 0] > 1e12)
+        take = better & moving
+        theta = torch.where(take[:, None], theta + step, theta)
+        value = torch.where(take, trial, value)
+        damping = torch.where(better[:, None, None], damping / 10, damping * 10).clamp_min(least)
+        moving &= ~done
+        if not bool(moving.any()):
+            return theta
+        if 2 * int(moving.sum()) <= len(moving):
+            others, left = moving.nonzero()[:, 0], steps - step_number - 1
+            further = minimise(rows.of(others), theta[others], damping[others], left)
+            return theta.index_copy(0, others, further)
+    warn(
+        f"the {rows.link.name} surrogate of {int(moving.sum())} problem(s) did not converge in {MOST_STEPS} steps (is "
+        "the output close to a step function?); widen the neighbourhood or use Linear()",
+    )
+    return theta

@@ -1,0 +1,178 @@
+"""The rows of a fit that keeps them: the whole draw and the model's answers, their loss and its normal equations."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from locapprox.fit.links import IDENTITY, Link
+from locapprox.fit.losses import Loss, RowLoss, Terms
+from locapprox.fit.sampling import Block, Sample
+from locapprox.fit.solve import design, weighted_gram
+
+
+class Normal(NamedTuple):
+    """A Gauss–Newton step's matrix and right-hand side, and the diagonal that damps it."""
+
+    gram: Float[Tensor, "B p p"]
+    score: Float[Tensor, "B 1 p"]
+    diagonal: Float[Tensor, "B p"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of a draw and the model's answers to them, for B problems that share the draw.
+
+    The loss of g = link(X θ) is that of its value rows and `slopes` times the squared error of gradient rows G, if any.
+    """
+
+    link: Link
+    loss: RowLoss
+    slopes: float
+    X: Float[Tensor, "n p"]
+    weight: Float[Tensor, "B n"]
+    y: Float[Tensor, "B n"]
+    G: Float[Tensor, "B n d"] | None
+    exact: Float[Tensor, "e p"]
+    exact_y: Float[Tensor, "B e"]
+
+    def of(self, problems: Tensor) -> "Rows":
+        """Some of the problems."""
+        G = None if self.G is None else self.G[problems]
+        some = self.weight[problems], self.y[problems], G, self.exact_y[problems]
+        return replace(self, weight=some[0], y=some[1], G=some[2], exact_y=some[3])
+
+    def in_units(self, unit: float, d: int) -> "Rows":
+        """ξ in this unit, so w in its inverse: tolerances on θ then mean the same for any ξ."""
+        size = self.X.new_ones(self.X.shape[1])
+        size[:d] = unit
+        G = None if self.G is None else self.G * unit
+        return replace(self, slopes=self.slopes / unit**2, X=self.X / size, G=G, exact=self.exact / size)
+
+    def about(self, middle: Float[Tensor, " B"]) -> "Rows":
+        """Outputs measured from there."""
+        return replace(self, y=self.y - middle[:, None], exact_y=self.exact_y - middle[:, None])
+
+    def location(self, y: Float[Tensor, "B n"], weight: Float[Tensor, "B n"]) -> "Rows":
+        """The problems of the best constant for other outputs."""
+        one = self.X.new_ones(len(self.X), 1)
+        return replace(self, X=one, y=y, weight=weight, G=None, exact=one[:0], exact_y=y[:, :0])
+
+    @property
+    def size(self) -> Float[Tensor, " B"]:
+        """Of a change of η that matters: 1 of a logit, else that of the outputs."""
+        return self.y.abs().amax(-1) if self.link == IDENTITY else torch.ones_like(self.weight[:, 0])
+
+    @property
+    def no_change(self) -> Float[Tensor, "B 1 e"]:
+        """What a step may change at the exact rows."""
+        return torch.zeros_like(self.exact_y)[:, None]
+
+    def terms(self, eta: Float[Tensor, "B n"]) -> Terms:
+        """Of the value rows."""
+        return self.loss.terms(self.y, eta, self.link)
+
+    def objective(self, theta: Float[Tensor, "B p"]) -> Float[Tensor, " B"]:
+        """The mean loss."""
+        eta = theta @ self.X.mT
+        total = (self.weight * self.terms(eta).loss).sum(-1)
+        if self.G is not None:
+            slope = self.link(eta)[1]
+            residual = torch.addcmul(self.G, slope[..., None], theta[:, None, : self.G.shape[-1]], value=-1)
+            total = total + self.slopes * (self.weight * vector_norm(residual, dim=-1).square()).sum(-1)
+        return total / self.weight.sum(-1)
+
+    def reweighted(self, theta: Float[Tensor, "B p"]) -> Normal:
+        """Of reweighted least squares on the value rows."""
+        terms = self.terms(theta @ self.X.mT)
+        gram = weighted_gram(self.X, self.weight * terms.bound)
+        return Normal(gram, (terms.score(self.weight) @ self.X)[:, None], gram.diagonal(dim1=-2, dim2=-1))
+
+    def normal(self, theta: Float[Tensor, "B p"]) -> Normal:
+        """JᵀJ and Jᵀr with weights."""
+        eta, weight = theta @ self.X.mT, self.weight
+        terms = self.terms(eta)
+        gram = weighted_gram(self.X, weight * terms.weight)
+        score = terms.score(weight) @ self.X
+        diagonal = (weight * (terms.bound - terms.weight).clamp_min(0)) @ self.X.square()
+        if self.G is not None:
+            s, slope = self.link(eta)
+            d, curve = self.G.shape[-1], self.link.bends(s, slope)[0]
+            w, weight = theta[:, :d], self.slopes * weight
+            gram[:, range(d), range(d)] += (weight * slope.square()).sum(-1)[:, None]
+            cross = w[:, :, None] * ((weight * slope * curve) @ self.X)[:, None]  # w xᵀ, summed
+            gram[:, :d] += cross
+            gram[:, :, :d] += cross.mT
+            gram += w.square().sum(-1)[:, None, None] * weighted_gram(self.X, weight * curve.square())
+            residual = torch.addcmul(self.G, slope[..., None], w[:, None], value=-1)
+            score[:, :d] += ((weight * slope)[:, None] @ residual)[:, 0]
+            score += (weight * curve * (residual @ w[..., None]).squeeze(-1)) @ self.X
+        return Normal(gram, score[:, None], gram.diagonal(dim1=-2, dim2=-1) + diagonal)
+
+    def scores(self, theta: Float[Tensor, "B p"]) -> Float[Tensor, "B n p"]:
+        """Jᵀr row by row."""
+        eta = theta @ self.X.mT
+        rows = self.terms(eta).score(self.weight)[..., None] * self.X
+        if self.G is not None:
+            s, slope = self.link(eta)
+            d, curve = self.G.shape[-1], self.link.bends(s, slope)[0]
+            w, weight = theta[:, None, :d], self.slopes * self.weight[..., None]
+            residual = self.G - slope[..., None] * w
+            rows[..., :d] += weight * slope[..., None] * residual
+            rows += weight * curve[..., None] * (residual * w).sum(-1, keepdim=True) * self.X
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Rows and how they were drawn."""
+
+    rows: Rows
+    units: int
+    unit_size: int
+    n_fixed: int
+    coarse: Float[Tensor, "B n"] | None  # weights of the coarser rule
+    intercept: bool
+
+
+def kept_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Kept:
+    """The whole draw and the model's answers to it."""
+    blocks: list[Block] = []
+    exact_y: list[Tensor] = []
+    y: list[Tensor] = []
+    gradients: list[Tensor] = []
+    for block in sample.blocks():
+        blocks.append(block)
+        if loss.of_gradients:
+            held = block.xi.new_zeros(len(sample.x), sample.k, len(block.xi), sample.d)
+            values = torch.empty(held.shape[:3], dtype=sample.dtype, device=held.device)
+            for i, some, part, gradient in sample.gradients(block):
+                values[i, :, some], held[i, :, some] = part.to(values.dtype), gradient
+            gradients.append(held)
+            exact_y.append(sample.exact_values(block))
+        else:
+            at_exact, values = sample.values(block)
+            exact_y.append(at_exact)
+        y.append(values)
+    rows = Rows(
+        link,
+        loss,
+        loss.gradient if isinstance(loss, Loss) else 0.0,
+        X=design(torch.cat([block.xi for block in blocks]), intercept, sample.dtype),
+        weight=for_problems(torch.cat([block.weight for block in blocks], -1), sample),
+        y=loss.taken(torch.cat(y, -1).flatten(0, 1).to(sample.dtype)),
+        G=torch.cat(gradients, 2).flatten(0, 1).to(sample.dtype) if gradients else None,
+        exact=design(torch.cat([block.exact for block in blocks]), intercept, sample.dtype),
+        exact_y=torch.cat(exact_y, -1).flatten(0, 1).to(sample.dtype),
+    )
+    coarse = blocks[0].coarse_weight
+    coarse = None if coarse is None else for_problems(coarse.to(sample.dtype), sample)
+    units, fixed = sum(block.units for block in blocks), sum(block.n_fixed for block in blocks)
+    return Kept(rows, units, blocks[-1].unit_size, fixed, coarse, intercept)
+
+
+def for_problems(weight: Float[Tensor, "g n"], sample: Sample) -> Float[Tensor, "B n"]:
+    return weight.expand(len(sample.x), -1).repeat_interleave(sample.k, 0)

@@ -56,6 +56,7 @@ from locapprox.neighbourhoods.distributions import (
     Uniform,
 )
 from locapprox.neighbourhoods.kernels import ExponentialKernel
+from locapprox.neighbourhoods.limits import Limit
 from locapprox.neighbourhoods.masks import AllCoalitions, FairMasks, LeaveOneOut, ShapleyMasks
 from locapprox.neighbourhoods.placements import Additive, Multiplicative
 
@@ -88,6 +89,7 @@ __all__ = [
     "ImageClassifier",
     "LeaveOneOut",
     "LimeTabular",
+    "Limit",
     "Linear",
     "Logistic",
     "Loss",

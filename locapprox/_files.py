@@ -44,6 +44,9 @@ class Stored(BaseNeighbourhood, BaseSurrogate):
     def check_loss(self, loss: RowLoss) -> None:
         """A file that has it was of a fit that minimised it."""
 
+    def check_limit(self, loss: RowLoss) -> None:
+        """As for its loss."""
+
     def fit(self, sample: Sample, loss: RowLoss) -> NoReturn:
         self._unknown()
 

@@ -34,8 +34,10 @@ class Method(Concise):
             given = getattr(self, name)
             if isinstance(given, type):
                 raise TypeError(f"{name} must be an object, got the class {given.__name__}: write {given.__name__}(…)")
-        described(self.neighbourhood)
-        described_surrogate(self.surrogate).check_loss(checked_loss(self.loss))
+        where, surrogate = described(self.neighbourhood), described_surrogate(self.surrogate)
+        surrogate.check_loss(checked_loss(self.loss))
+        if where.shrinks:
+            surrogate.check_limit(self.loss)
 
     def citation(self) -> str:
         """BibTeX of the framework and, if it has one, of the method."""

@@ -14,9 +14,10 @@ from locapprox._explainer import as_explanation_of, naming
 from locapprox._explanation import Explanation
 from locapprox._method import Method
 from locapprox._problem import Problem
+from locapprox.evaluation.columns_of_rows import measured as of_rows
 from locapprox.evaluation.split import split
 from locapprox.fit.links import IDENTITY
-from locapprox.fit.losses import Loss, SquaredError
+from locapprox.fit.losses import CrossEntropy, Loss, RowLoss, SquaredError
 from locapprox.fit.minimise import Minimum, minimise
 from locapprox.fit.nulls import features, of_drawn
 from locapprox.fit.sampling import Bar, samples
@@ -32,12 +33,16 @@ class Column:
 
     name: str
     neighbourhood: BaseNeighbourhood
-    loss: Loss
+    loss: RowLoss
 
 
 def columns_of(neighbourhoods: Mapping[str, Any]) -> Iterator[Column]:
     for name, part in neighbourhoods.items():
         if isinstance(part, Method):
+            if isinstance(part.loss, CrossEntropy):
+                raise ValueError(
+                    f"neighbourhoods: {name!r} has a loss of logistic surrogates; columns measure linear ones"
+                )
             yield Column(name, described(part.neighbourhood), part.loss)
         elif isinstance(part, Neighbourhood) and not isinstance(part, type):
             yield Column(name, described(part), SquaredError())
@@ -150,13 +155,18 @@ def evaluate(
         c = c + at_x - torch.stack([_without_nan(e).predict(x) for e in explanations.values()], dim=1)
     table = {key: torch.full_like(c, torch.nan) for key in KEYS}
     for part in parts:
-        i, best = part.instances, minimise(part, column.loss, intercept=True)
-        some = of_drawn(w[i], part)
-        theta = best.refitted(some) if intercept == "refitted" else torch.cat([some, c[i][..., None]], dim=-1)
-        found = measures(best, theta)
-        splits = [split(best, some[:, m], e, column.neighbourhood, part) for m, e in enumerate(explanations.values())]
-        found["blind"], found["division"] = (torch.stack(parts, dim=1) for parts in zip(*splits, strict=True))
-        found["nonlinear"] = found["regret"] - found["blind"] - found["division"]
+        i, some = part.instances, of_drawn(w[part.instances], part)
+        if isinstance(column.loss, Loss):
+            best = minimise(part, column.loss, intercept=True)
+            theta = best.refitted(some) if intercept == "refitted" else torch.cat([some, c[i][..., None]], dim=-1)
+            found = measures(best, theta)
+            found |= derived(found)
+            splits = [split(best, some[:, m], e, column.neighbourhood, part) for m, e in enumerate(explanations.values())]
+            found["blind"], found["division"] = (torch.stack(parts, dim=1) for parts in zip(*splits, strict=True))
+            found["nonlinear"] = found["regret"] - found["blind"] - found["division"]
+        else:
+            found = of_rows(part, column.loss, some, c[i], intercept == "refitted")
+            found |= derived(found)
         for key, value in found.items():
             table[key][i] = value
     return table
@@ -168,19 +178,19 @@ def measures(best: Minimum, theta: Float[Tensor, "b m p"]) -> dict[str, Float[Te
     round_off = 16 * theta.shape[-1] * torch.finfo(theta.dtype).eps * fit.constant_loss  # of a quadratic form
     error, least = (loss.where(loss > round_off, 0.0) for loss in (sums.loss_of(theta), sums.loss_of(best.theta)))
     optimum, constant = out_of_sample(least, fit.loss).expand_as(error), fit.constant_loss.expand_as(error)
-    regret, violation = error - optimum, torch.zeros_like(error)
+    violation = torch.zeros_like(error)
     if len(exact.rows):
         violation = (theta @ exact.rows.mT - exact.y).abs().amax(-1)
+    return {"error": error, "optimum": optimum, "violation": violation, "constant": constant}
+
+
+def derived(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Regret, r2 and what is lost, of the other measures."""
+    error, violation, constant = found["error"], found["violation"], found["constant"]
+    regret = error - found["optimum"]
     lost = torch.where(violation > 0, torch.maximum(regret, violation.square()), regret)
-    return {
-        "error": error,
-        "optimum": optimum,
-        "regret": regret,
-        "violation": violation,
-        "r2": torch.where(constant > 0, 1 - error / constant, torch.nan),
-        "lost": torch.where(lost == 0, 0.0, lost / constant),
-        "constant": constant,
-    }
+    r2 = torch.where(constant > 0, 1 - error / constant, torch.nan)
+    return {"regret": regret, "r2": r2, "lost": torch.where(lost == 0, 0.0, lost / constant)}
 
 
 def out_of_sample(in_sample: Tensor, leave_one_out: Tensor) -> Tensor:

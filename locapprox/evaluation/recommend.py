@@ -19,7 +19,7 @@ from locapprox.evaluation.faithfulness import MARGIN
 from locapprox.evaluation.inherited import inherited
 from locapprox.evaluation.ranking import DESIGNED, Errors, ranked
 from locapprox.evaluation.recommendation import Recommendation
-from locapprox.fit.losses import GradientMatching, Loss, SquaredError
+from locapprox.fit.losses import GradientMatching, RowLoss, SquaredError
 from locapprox.fit.sampling import Bar, generator
 from locapprox.fit.surrogates import Linear
 from locapprox.models.inputs import Array
@@ -36,7 +36,7 @@ def recommend(
     x: Array,
     neighbourhood: Neighbourhood,
     *,
-    loss: Loss = SquaredError(),  # noqa: B008 (frozen)
+    loss: RowLoss = SquaredError(),  # noqa: B008 (frozen)
     methods: Any = None,
     target: Target = None,
     seed: int = 0,

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class RowLoss(ABC):
         """The outputs, or ValueError for some that it is not a loss of."""
         return y
 
-    def __add__(self, other: object) -> NoReturn:
+    def __add__(self, other: object) -> Any:
         raise TypeError(NO_SUM.format(repr(self)))
 
     __radd__ = __mul__ = __rmul__ = __add__
@@ -102,12 +102,12 @@ class Loss(BaseLoss):
             return NotImplemented
         return Loss(self.value + other.value, self.gradient + other.gradient)
 
-    def __mul__(self, factor: float) -> "Loss":  # type: ignore[override]
+    def __mul__(self, factor: object) -> "Loss":
         if not isinstance(factor, Real):
             raise TypeError(f"a loss is multiplied by a number, got {factor!r}")
-        return Loss(factor * self.value, factor * self.gradient)
+        return Loss(float(factor) * self.value, float(factor) * self.gradient)
 
-    __rmul__ = __mul__  # type: ignore[assignment]
+    __rmul__ = __mul__
 
     def __radd__(self, other: object) -> "Loss":  # type: ignore[override]
         return self if other == 0 else NotImplemented  # sum() starts with 0

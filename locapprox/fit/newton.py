@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from locapprox._notices import warn
+from locapprox.fit.errors import GROUPS
 from locapprox.fit.links import IDENTITY, LOGISTIC, Link
-from locapprox.fit.losses import Loss, OnGradients, RowLoss
+from locapprox.fit.losses import CrossEntropy, Loss, OnGradients, RowLoss
 from locapprox.fit.newton_errors import Newton, leave_out, leave_out_gradients
 from locapprox.fit.result import Fit
 from locapprox.fit.rows import Kept, Rows, kept_rows
@@ -29,11 +30,16 @@ TOLERANCE = 1e-3  # of probabilities
 def fit_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Fit:
     """The stated loss minimised over g = link(w · ξ + intercept)."""
     sample.check_memory()
-    kept = kept_rows(sample, loss, link, intercept)
-    fit = locations(kept, loss) if isinstance(loss, OnGradients) else regression(kept)
+    fit = fit_kept(kept_rows(sample, loss, link, intercept))
     parts = fit.weights, fit.intercept, fit.standard_error, fit.loss, fit.constant_loss
     w, c, error, value, constant = (part.unflatten(0, (len(sample.x), sample.k)) for part in parts)
     return Fit(w, c, error, value, constant, fit.degrees_of_freedom)
+
+
+def fit_kept(kept: Kept) -> Fit:
+    """Of B problems, without an axis for scores."""
+    loss = kept.rows.loss
+    return locations(kept, loss) if isinstance(loss, OnGradients) else regression(kept)
 
 
 def regression(kept: Kept) -> Fit:
@@ -77,23 +83,23 @@ def middle_of(rows: Rows, intercept: bool) -> Float[Tensor, " B"]:
 def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Float[Tensor, "B p"], Float[Tensor, " B"], float]:
     """θ, its standard errors, the loss, the t's degrees."""
     rows, n_fixed, unit_size = kept.rows, kept.n_fixed, kept.unit_size
+    steps = isinstance(rows.loss, Loss | CrossEntropy)  # Newton's, for the units left out
     try:
         theta = minimise(rows, start(rows))
-        newton = newton_at(rows, theta)
+        newton = Newton.at(rows, theta) if steps else None
     except ValueError as failure:
         why = why_undetermined(rows)
         if why is None:
             raise
         raise ValueError(why) from failure
     degrees = float(max(1, kept.units - 1)) if kept.units else torch.inf
-    value = rows.objective(theta)
     if kept.coarse is not None:
         other = replace(rows, weight=kept.coarse)
-        return theta, (theta - minimise(other, theta)).abs(), value, degrees
+        return theta, (theta - minimise(other, theta)).abs(), rows.objective(theta), degrees
     if kept.units == 0:
-        return theta, torch.zeros_like(theta), value, degrees
+        return theta, torch.zeros_like(theta), rows.objective(theta), degrees
     if newton is None:
-        return theta, torch.full_like(theta, torch.nan), torch.full_like(value, torch.nan), degrees
+        return theta, *delete_groups(kept, theta)
     if rows.G is not None:
         return theta, *leave_out_gradients(rows, theta, newton, n_fixed, unit_size), degrees
     if n_fixed == 0:
@@ -101,18 +107,27 @@ def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Float[Tensor, "B p"], F
     return theta, *leave_out(rows, theta, newton, n_fixed, unit_size), degrees
 
 
-def newton_at(rows: Rows, theta: Float[Tensor, "B p"]) -> Newton | None:
-    """At the minimum; None, with a warning, where too few rows lie where ρ is curved."""
-    try:
-        return Newton.at(rows, theta)
-    except ValueError:
-        if isinstance(rows.loss, Loss):
-            raise
-    warn(
-        f"under the {rows.loss.name} fewer rows than weights lie where it is curved: standard errors and loss are "
-        "unknown (NaN); use a wider loss (delta, smoothing), or more n_samples"
-    )
-    return None
+def delete_groups(kept: Kept, theta: Float[Tensor, "B p"]) -> tuple[Float[Tensor, "B p"], Float[Tensor, " B"], float]:
+    """Where ρ is straight a Newton step says nothing of a unit left out: the loss is minimised anew without each of 20
+    groups of units, the other random rows scaled up to make up for it."""
+    rows, groups = kept.rows, min(GROUPS, kept.units)
+    row = torch.arange(len(rows.X), device=theta.device)
+    fixed = row < kept.n_fixed
+    group = ((row - kept.n_fixed).div(kept.unit_size, rounding_mode="floor") % groups).where(~fixed, -1)
+    left = len(row) - int((group == 0).sum())
+    if groups < 2 or left + len(rows.exact) < theta.shape[-1]:
+        warn(f"of {kept.units} independent draws no standard errors are known: NaN. Use more n_samples")
+        return torch.full_like(theta, torch.nan), torch.full_like(theta[:, 0], torch.nan), max(1.0, groups - 1.0)
+    total, random = rows.weight.sum(-1), (rows.weight * ~fixed).sum(-1, keepdim=True)
+    loss = (rows.weight * fixed * rows.terms(theta @ rows.X.mT).loss).sum(-1)
+    found = []
+    for g in range(groups):
+        out = rows.weight * (group == g)
+        scale = torch.where(fixed, 1.0, random / (random - out.sum(-1, keepdim=True)))
+        found.append(minimise(replace(rows, weight=(rows.weight - out) * scale), theta))
+        loss += (out * rows.terms(found[-1] @ rows.X.mT).loss).sum(-1)
+    gaps = torch.stack(found) - torch.stack(found).mean(0)
+    return ((groups - 1) / groups * gaps.square().sum(0)).sqrt(), loss / total, groups - 1.0
 
 
 def constant_loss(rows: Rows) -> Float[Tensor, " B"]:
@@ -204,8 +219,11 @@ def minimise(
             others, left = moving.nonzero()[:, 0], steps - step_number - 1
             further = minimise(rows.of(others), theta[others], damping[others], left)
             return theta.index_copy(0, others, further)
+    way_out = "is the output close to a step function? Widen the neighbourhood or use Linear()"
+    if rows.link == IDENTITY:
+        way_out = "use a loss that is curved more widely (delta, smoothing)"
     warn(
-        f"the {rows.link.name} surrogate of {int(moving.sum())} problem(s) did not converge in {MOST_STEPS} steps (is "
-        "the output close to a step function?); widen the neighbourhood or use Linear()",
+        f"the {rows.link.name} surrogate of {int(moving.sum())} problem(s) did not converge in {MOST_STEPS} steps "
+        f"under the {rows.loss.name}: {way_out}",
     )
     return theta

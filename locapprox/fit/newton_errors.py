@@ -53,8 +53,8 @@ class Curvature:
 
 
 def curvature(rows: Rows, theta: Float[Tensor, "B p"]) -> Curvature:
-    """Of half the summed loss, row by row: of JᵀJ − Σ r ∇²g, not of JᵀJ alone, which f that is not of the class makes too
-    large."""
+    """Of half the summed loss, row by row: of JᵀJ − Σ r ∇²g, not of JᵀJ alone, which f that is not of the class makes
+    too large."""
     eta = theta @ rows.X.mT
     of_x = rows.weight * rows.terms(eta).curvature
     if rows.G is None:

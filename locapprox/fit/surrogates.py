@@ -12,7 +12,7 @@ from torch import Tensor
 from locapprox._parts import Concise, whole_number
 from locapprox.fit.constrained import ConstrainedSolver
 from locapprox.fit.links import IDENTITY, LOGISTIC, Link
-from locapprox.fit.losses import CrossEntropy, Loss, OnGradients, RowLoss
+from locapprox.fit.losses import CrossEntropy, GradientMatching, Loss, OnGradients, RowLoss, SquaredError
 from locapprox.fit.minimise import minimise
 from locapprox.fit.newton import fit_rows
 from locapprox.fit.quadratic import Exact, Quadratic, Solution
@@ -52,6 +52,10 @@ class BaseSurrogate(ABC):
                 f"surrogate {self.kind} minimises squared errors and gradient matching, not the {loss.name}: use "
                 "Linear() or Logistic()"
             )
+
+    def check_limit(self, loss: RowLoss) -> None:
+        """Raise TypeError where the minimisers' limit on a shrinking neighbourhood (`Limit`) is not known."""
+        raise TypeError(f"Limit is for the surrogates Linear() and Logistic(), not {self.kind}")
 
     @abstractmethod
     def fit(self, sample: Sample, loss: Any) -> Fit:
@@ -102,7 +106,11 @@ class Linear(Concise, BaseSurrogate):
         if isinstance(loss, CrossEntropy):
             raise TypeError("cross-entropy is of probabilities: use it with the surrogate Logistic()")
 
+    def check_limit(self, loss: RowLoss) -> None:
+        """It exists under every loss."""
+
     def fit(self, sample: Sample, loss: RowLoss) -> Fit:
+        loss = in_the_limit(sample, loss)
         if isinstance(loss, Loss):
             return minimise(sample, loss, self.intercept).fit
         return fit_rows(sample, loss, IDENTITY, self.intercept)
@@ -209,5 +217,17 @@ class Logistic(Concise, BaseSurrogate):
         if isinstance(loss, OnGradients):
             raise TypeError(f"surrogate Logistic does not minimise the {loss.name}: use Linear() or GradientMatching()")
 
+    def check_limit(self, loss: RowLoss) -> None:
+        if isinstance(loss, Loss) and loss.value == 0:
+            raise TypeError(
+                "under gradient matching alone the limit of a logistic surrogate is about f's curvature (see "
+                "lx.Limit): match values, with SquaredError()"
+            )
+
     def fit(self, sample: Sample, loss: RowLoss) -> Fit:
-        return fit_rows(sample, loss, LOGISTIC, self.intercept)
+        return fit_rows(sample, in_the_limit(sample, loss), LOGISTIC, self.intercept)
+
+
+def in_the_limit(sample: Sample, loss: RowLoss) -> RowLoss:
+    """The loss; where the neighbourhood shrinks to a point, one whose minimiser there is the limit of minimisers."""
+    return SquaredError() + GradientMatching() if sample.neighbourhood.shrinks else loss

@@ -105,6 +105,7 @@ class BaseNeighbourhood(ABC):
     spread: float | None = (
         None  # the least standard deviation of an entry of ξ: warned about where it drowns in round-off
     )
+    shrinks: bool = False  # whether it stands for neighbourhoods that shrink to its one row (`Limit`)
 
     @property
     def kind(self) -> str:

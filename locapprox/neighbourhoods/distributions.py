@@ -43,6 +43,7 @@ class BaseDistribution(ABC):
     binary: bool = False  # whether every entry is 0 or 1, so that a removed feature may be missing in x
     spread: float | None = None  # the least standard deviation of an entry, if known
     nulls_leave: bool = False  # whether masks may pass over features that they do not move: its entries are all alike
+    shrinks: bool = False  # whether it stands for distributions that shrink to its one row (`Limit`)
 
     @property
     def kind(self) -> str:

@@ -24,11 +24,11 @@ def measured(
     rows, fit = kept.rows, fit_kept(kept)
     if refitted:
         c = refitted_intercept(rows, w, loss)
-    best = torch.cat([fit.weights, fit.intercept[:, None]], -1)[:, None]
+    best = torch.cat([fit.weights, fit.intercept[..., None]], -1)
     least = mean_loss(rows, loss, best)
     theta = torch.cat([w, c[..., None]], -1)
-    error, constant = mean_loss(rows, loss, theta), fit.constant_loss[:, None].expand_as(c)
-    optimum = ((least + fit.loss[:, None]) / 2).expand_as(error)
+    error, constant = mean_loss(rows, loss, theta), fit.constant_loss.expand_as(c)
+    optimum = ((least + fit.loss) / 2).expand_as(error)
     gap = (theta @ rows.exact.mT - rows.exact_y[:, None]).abs()
     violation = gap.amax(-1) if len(rows.exact) else torch.zeros_like(error)
     return {"error": error, "optimum": optimum, "violation": violation, "constant": constant}

@@ -109,7 +109,7 @@ class Loss(BaseLoss):
 
     __rmul__ = __mul__
 
-    def __radd__(self, other: object) -> "Loss":  # type: ignore[override]
+    def __radd__(self, other: object) -> "Loss":
         return self if other == 0 else NotImplemented  # sum() starts with 0
 
     def __eq__(self, other: object) -> bool:

@@ -32,12 +32,12 @@ def fit_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Fit:
     sample.check_memory()
     fit = fit_kept(kept_rows(sample, loss, link, intercept))
     parts = fit.weights, fit.intercept, fit.standard_error, fit.loss, fit.constant_loss
-    w, c, error, value, constant = (part.unflatten(0, (len(sample.x), sample.k)) for part in parts)
+    w, c, error, value, constant = (part.squeeze(1).unflatten(0, (len(sample.x), sample.k)) for part in parts)
     return Fit(w, c, error, value, constant, fit.degrees_of_freedom)
 
 
 def fit_kept(kept: Kept) -> Fit:
-    """Of B problems, without an axis for scores."""
+    """Of B problems, one score each."""
     loss = kept.rows.loss
     return locations(kept, loss) if isinstance(loss, OnGradients) else regression(kept)
 
@@ -53,7 +53,8 @@ def regression(kept: Kept) -> Fit:
     rows = rows.about(middle).in_units(unit, d)
     theta, error, value, degrees = estimated(replace(kept, rows=rows))
     constant = theta[:, d] + middle if kept.intercept else torch.zeros_like(middle)
-    return Fit(theta[:, :d] / unit, constant, error[:, :d] / unit, value, constant_loss(rows), degrees)
+    parts = theta[:, :d] / unit, constant, error[:, :d] / unit, value, constant_loss(rows)
+    return of_one_score(*parts, degrees)
 
 
 def locations(kept: Kept, loss: OnGradients) -> Fit:
@@ -66,11 +67,16 @@ def locations(kept: Kept, loss: OnGradients) -> Fit:
     one = replace(rows, loss=loss.of).location(rows.G.mT.flatten(0, 1), weight)
     of_each = regression(replace(kept, rows=one, intercept=False))
     w, error, value = (part.reshape(B, d) for part in (of_each.weights, of_each.standard_error, of_each.loss))
-    at_zero = one.objective(torch.zeros_like(of_each.weights)).reshape(B, d).sum(-1)
+    at_zero = one.objective(torch.zeros_like(of_each.intercept)).reshape(B, d).sum(-1)
     total = rows.weight.sum(-1)
     constant = (rows.weight * (rows.y - w @ rows.X[:, :d].mT)).sum(-1) / total
     constant = constant if kept.intercept else torch.zeros_like(constant)
-    return Fit(w, constant, error, value.sum(-1), at_zero, of_each.degrees_of_freedom)
+    return of_one_score(w, constant, error, value.sum(-1), at_zero, of_each.degrees_of_freedom)
+
+
+def of_one_score(w: Tensor, c: Tensor, error: Tensor, value: Tensor, constant: Tensor, degrees: float) -> Fit:
+    """B problems as instances."""
+    return Fit(w[:, None], c[:, None], error[:, None], value[:, None], constant[:, None], degrees)
 
 
 def middle_of(rows: Rows, intercept: bool) -> Float[Tensor, " B"]:

@@ -161,7 +161,9 @@ def evaluate(
             theta = best.refitted(some) if intercept == "refitted" else torch.cat([some, c[i][..., None]], dim=-1)
             found = measures(best, theta)
             found |= derived(found)
-            splits = [split(best, some[:, m], e, column.neighbourhood, part) for m, e in enumerate(explanations.values())]
+            splits = [
+                split(best, some[:, m], e, column.neighbourhood, part) for m, e in enumerate(explanations.values())
+            ]
             found["blind"], found["division"] = (torch.stack(parts, dim=1) for parts in zip(*splits, strict=True))
             found["nonlinear"] = found["regret"] - found["blind"] - found["division"]
         else:

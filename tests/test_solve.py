@@ -10,6 +10,7 @@ from locapprox.fit import errors, jackknife, sampling, solve
 from locapprox.fit.ridge import Shrunk
 
 F64 = torch.float64
+pytestmark = pytest.mark.usefixtures("errors_as_they_are")
 
 
 def randn(*shape, seed=0):
@@ -332,21 +333,27 @@ def test_the_jackknife_refits_without_every_unit(p, unit, g):
     X, y, weight = randn(n, p, seed=1), randn(2, 1, n, seed=2), randn(g, n, seed=3).exp()
     theta = torch.stack([wls(X, weight[min(i, g - 1)], y[i, 0]) for i in range(2)])[:, None]
     inverse = torch.linalg.inv(solve.weighted_gram(X, weight))
-    total, first, second = jackknife.jackknife(X, weight, inverse, y - theta @ X.mT, unit)
+    residual = y - theta @ X.mT
+    total, first, second, distance, squared = jackknife.jackknife(X, weight, inverse, residual, unit)
     for i in range(2):
-        w = weight[min(i, g - 1)]
-        delta, errors = [], 0.0
+        w, gram = weight[min(i, g - 1)], solve.weighted_gram(X, weight)[min(i, g - 1)]
+        delta, cook, kept, errors = [], [], [], 0.0
         for u in range(n // unit):
             keep = torch.ones(n, dtype=torch.bool)
             keep[u * unit : (u + 1) * unit] = False
             root = w[keep, None].sqrt()
             refit = torch.linalg.lstsq(root * X[keep], root * y[i, 0, keep, None]).solution[:, 0]
             delta.append(theta[i, 0] - refit)
-            errors += (w[~keep] * (y[i, 0, ~keep] - X[~keep] @ refit).square()).sum()
-        delta = torch.stack(delta)
+            cook.append(delta[-1] @ gram @ delta[-1])
+            e = y[i, 0, ~keep] - X[~keep] @ refit
+            kept.append((w[~keep] * e * residual[i, 0, ~keep]).sum() / (w[~keep] * e.square()).sum())
+            errors += (w[~keep] * e.square()).sum()
+        delta, cook, kept = torch.stack(delta), torch.stack(cook), torch.stack(kept)[:, None]
         torch.testing.assert_close(total[i, 0], errors, rtol=1e-9, atol=0)
-        torch.testing.assert_close(first[i, 0], delta.sum(0), rtol=0, atol=1e-9)
-        torch.testing.assert_close(second[i, 0], delta.square().sum(0), rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(first[i, 0], (kept**0.25 * delta).sum(0), rtol=0, atol=1e-9)
+        torch.testing.assert_close(second[i, 0], (kept.sqrt() * delta.square()).sum(0), rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(distance[i, 0], cook.sum(), rtol=1e-8, atol=0)
+        torch.testing.assert_close(squared[i, 0], cook.square().sum(), rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize("equal", [True, False], ids=["equal weights", "other weights"])
@@ -364,14 +371,19 @@ def test_the_jackknife_of_pairs_whose_sum_is_interpolated(equal):
         return solve.eliminate(solve.weighted_gram(X, w), (w[:, None] * y) @ X, c, target)
 
     theta, inverse = fit(torch.ones(2 * pairs))
-    total, first, second = jackknife.jackknife(X, weight, inverse, y - theta @ X.mT, 2)
+    residual = y - theta @ X.mT
+    total, first, second = jackknife.jackknife(X, weight, inverse, residual, 2)[:3]
     assert jackknife._pair_sums_have_no_leverage(X, weight, inverse) == equal
     without = 1 - torch.eye(pairs).repeat_interleave(2, 1)
     refits = torch.stack([fit(keep)[0] for keep in without])
-    errors = (1 - without)[:, None, None] * weight * (y - refits @ X.mT).square()
-    torch.testing.assert_close(total, errors.sum((0, -1)), rtol=1e-9, atol=0)
-    torch.testing.assert_close(first, (theta - refits).sum(0), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(second, (theta - refits).square().sum(0), rtol=1e-9, atol=1e-12)
+    left_out, of_unit = y - refits @ X.mT, (1 - without)[:, None, None] * weight
+    torch.testing.assert_close(total, (of_unit * left_out.square()).sum((0, -1)), rtol=1e-9, atol=0)
+    if equal:  # only the difference of a pair moves θ
+        left_out, residual = (rows - rows.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) for rows in (left_out, residual))
+    kept = (of_unit * left_out * residual).sum(-1) / (of_unit * left_out.square()).sum(-1)
+    delta = kept[..., None] ** 0.25 * (theta - refits)
+    torch.testing.assert_close(first, delta.sum(0), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(second, delta.square().sum(0), rtol=1e-9, atol=1e-12)
 
 
 def test_pairs_of_columns_are_formed_once_for_a_block(monkeypatch):
@@ -391,8 +403,8 @@ def test_pairs_of_columns_are_formed_once_for_a_block(monkeypatch):
 # ---- errors and losses, end to end
 
 
-def test_standard_errors_are_hc3(given):
-    """Σ (M xᵢ wᵢ rᵢ / (1 − hᵢ))², M = (XᵀWX)⁻¹; the loss is the weighted mean of squared (rᵢ / (1 − hᵢ))."""
+def test_standard_errors_are_half_way_between_hc2_and_hc3(given):
+    """Σ (M xᵢ wᵢ rᵢ)² / (1 − hᵢ)^1.5, M = (XᵀWX)⁻¹; the loss is the weighted mean of squared (rᵢ / (1 − hᵢ))."""
     x, xi, weight = randn(3, 4), randn(60, 4, seed=1), randn(3, 60, seed=2).exp()
     for w_all in (weight, weight[0]):
         e = lx.explain(f, x, method(given, lx.Draw(xi, w_all)))
@@ -401,7 +413,7 @@ def test_standard_errors_are_hc3(given):
             m = torch.linalg.inv(X.mT @ (w[:, None] * X))
             leverage = w * ((X @ m) * X).sum(1)
             left_out = (y - X @ wls(X, w, y)) / (1 - leverage)
-            error = (m @ (X * (w * left_out)[:, None]).mT).square().sum(1).sqrt()
+            error = (m @ (X * (w * left_out * (1 - leverage) ** 0.25)[:, None]).mT).square().sum(1).sqrt()
             torch.testing.assert_close(e.standard_error[i], error[:4], rtol=1e-9, atol=0)
             torch.testing.assert_close(e.loss[i], (w * left_out**2).sum() / w.sum(), rtol=1e-9, atol=0)
 
@@ -424,8 +436,9 @@ def test_errors_and_loss_beside_fixed_and_exact_rows_are_refits(given, unit, per
             out = torch.zeros(42, dtype=torch.bool)
             out[12 + u * unit : 12 + (u + 1) * unit] = True
             refit = wls(X[~out], w[~out], y[~out])
-            delta.append(refit - full)
             squares[out] = (y - X @ refit)[out].square()
+            kept = (w * (y - X @ full) * (y - X @ refit))[out].sum() / (w * squares)[out].sum()
+            delta.append(kept**0.25 * (refit - full))
         delta = torch.stack(delta)
         error = ((units - 1) / units * (delta - delta.mean(0)).square().sum(0)).sqrt()
         torch.testing.assert_close(e.standard_error[i], error[:3], rtol=1e-7, atol=1e-12)
@@ -589,8 +602,8 @@ def test_enumerations_carry_no_error(given):
 @pytest.mark.parametrize(
     ("loss", "fixed", "unit", "degrees"),
     [
-        (lx.SquaredError(), 0, 1, 60 - 4),  # rows − unknowns
-        (lx.SquaredError(), 0, 2, 60 - 4),
+        (lx.SquaredError(), 0, 1, 60 - 4),  # units − unknowns
+        (lx.SquaredError(), 0, 2, 30 - 4),
         (lx.SquaredError(), 20, 2, 20 - 1),  # beside fixed rows: units − 1
         (lx.GradientMatching(), 0, 1, 60 - 1),
         (lx.GradientMatching(), 0, 2, 30 - 1),

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from locapprox.fit.evidence import Estimate, carriers, needed, needed_of_each
 from locapprox.fit.jackknife import Inverse, Jackknife, jackknife
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Exact, Quadratic, Solution
@@ -25,14 +26,6 @@ AT_ONCE = 2**20  # outputs in one step of a pass over them, which bounds what is
 GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
 
 Solver = Callable[[Quadratic, Exact], Solution]
-
-
-class Estimate(NamedTuple):
-    """Standard errors of θ (of the weights, where the intercept's is not known), the loss, the t's degrees."""
-
-    standard_error: Float[Tensor, "b k p"]
-    loss: Float[Tensor, "b k"]
-    degrees_of_freedom: float
 
 
 @dataclass(eq=False)
@@ -52,11 +45,14 @@ class Pass:
     def all_random(self) -> bool:
         return self.units * self.unit_size == self.rows
 
-    def degrees(self, unknowns: int | None = None) -> float:
-        """Units − 1; rows − unknowns where rows are left out and all are random; infinite if nothing is."""
+    def degrees(self, unknowns: int = 1) -> float:
+        """Units − unknowns where all rows are random, else units − 1; infinite if nothing is.
+
+        The rows of a unit may all tell the same: of ±ξ only the difference knows of w.
+        """
         if self.units == 0:
             return torch.inf
-        return float(max(1, self.rows - unknowns if unknowns and self.all_random else self.units - 1))
+        return float(max(1, self.units - (unknowns if self.all_random else 1)))
 
 
 class ErrorEstimator(ABC):
@@ -92,9 +88,11 @@ class SpreadOfGradients(ErrorEstimator):
     def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
         assert done.totals.spread is not None
         theta = solution.theta
-        variance = done.totals.spread.variance(problem) * (theta[..., : problem.d] != 0)
+        spread, held = done.totals.spread, (theta[..., : problem.d] == 0) & (problem.mean_gradient != 0)
+        variance = torch.where(held, 0.0, spread.variance(problem))
         loss = problem.loss_of(theta) + 2 * problem.loss.gradient * variance.sum(-1)
-        return Estimate(variance.sqrt(), loss, done.degrees())
+        carry = spread.carriers(problem, done.precision)
+        return Estimate(variance.sqrt(), loss, done.degrees(), carry, needed_of_each(done.units))
 
 
 class DeleteGroups(ErrorEstimator):
@@ -122,7 +120,9 @@ class DeleteGroups(ErrorEstimator):
         scale = (len(problems) - 1) / len(problems)
         extra = sum((problem.curvature(step) for step in steps), start=torch.zeros_like(loss))
         error = (scale * steps.square().sum(0)).sqrt()
-        return Estimate(error, loss + 2 * (scale * extra), len(problems) - 1.0)
+        resolved = (problem.loss_of(theta) > 0)[..., None]
+        carry = carriers(steps.square().sum(0), steps.square().amax(0) * resolved)
+        return Estimate(error, loss + 2 * (scale * extra), len(problems) - 1.0, carry, 2.0)
 
 
 def without_groups(totals: Totals) -> Iterator[Quadratic]:
@@ -161,7 +161,11 @@ class LeaveOut(ErrorEstimator):
         weight = problem.w[:, None]
         mean = torch.where(sums.loss <= weight * floor.square(), 0.0, sums.loss / weight)
         error = jackknife_error(sums, done.units, has_fixed)
-        return Estimate(error, problem.loss.value * mean, done.degrees(theta.shape[-1]))
+        scale = max(1.0, torch.finfo(done.precision).eps / torch.finfo(floor.dtype).eps / (4 * theta.shape[-1]))
+        moved = sums.loss > weight * (scale * floor).square()  # floor holds 16 p units of rounding, of float64
+        carry = torch.where(moved, sums.distance.square() / sums.distance_square, 0.0)[..., None]
+        degrees = done.degrees(theta.shape[-1] - len(exact.rows))
+        return Estimate(error, problem.loss.value * mean, degrees, carry, needed(done.units))
 
 
 class Piece(NamedTuple):
@@ -177,7 +181,7 @@ class Piece(NamedTuple):
 
 def left_out(pieces: Iterable[Piece], theta: Float[Tensor, "b k p"], inverse: Inverse) -> tuple[Jackknife, bool]:
     """The sums over all units of all pieces (the fixed rows add to the loss as they are); whether any row is fixed."""
-    sums = Jackknife(torch.zeros_like(theta[..., 0]), torch.zeros_like(theta), torch.zeros_like(theta))
+    sums = Jackknife.of_none(theta)
     has_fixed = False
     for i, X, weight, residual, n_fixed, unit_size in pieces:
         has_fixed |= n_fixed > 0
@@ -192,7 +196,7 @@ def left_out(pieces: Iterable[Piece], theta: Float[Tensor, "b k p"], inverse: In
 
 
 def jackknife_error(sums: Jackknife, units: int, has_fixed: bool) -> Float[Tensor, "b k p"]:
-    """√ of Σ δ², HC3, where all rows are random; beside fixed rows of the jackknife variance (U − 1)/U Σ (δ − δ̄)²."""
+    """√ of Σ δ² where all rows are random; beside fixed rows of the jackknife variance (U − 1)/U Σ (δ − δ̄)²."""
     second = sums.influence_square
     if has_fixed and units:  # of one unit nothing is known
         second = (second - sums.influence.square() / units) * ((units - 1) / units)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from locapprox._notices import warn
 from locapprox.fit.errors import ErrorEstimator, Pass, Solver, estimator
+from locapprox.fit.evidence import known
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Exact, Quadratic
 from locapprox.fit.result import Fit
@@ -73,13 +74,15 @@ def minimise(
             solution = problem.shrink(exact, done.rows / done.unit_size)
         else:
             solution = solve(problem, exact)
-        error, out_of_sample, degrees = errors.estimate(done, solve, exact, problem, solution)
+        estimate = errors.estimate(done, solve, exact, problem, solution)
     except UndeterminedError as undetermined:
         advice = sample.advice(2 * (problem.d + intercept))
         raise ValueError(f"{undetermined}; {advice}, or use fewer features (features=)") from undetermined
+    error = known(estimate, done.units, sample)
     theta, d = solution.theta, problem.d
     constant = theta[..., d] if intercept else torch.zeros_like(theta[..., 0])
-    fit = Fit(theta[..., :d], constant, error[..., :d], out_of_sample, problem.constant_loss(), degrees)
+    of_constant, degrees = problem.constant_loss(), estimate.degrees_of_freedom
+    fit = Fit(theta[..., :d], constant, error[..., :d], estimate.loss, of_constant, degrees)
     return Minimum(fit, problem, exact, solution.inverse)
 
 

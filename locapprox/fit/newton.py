@@ -14,6 +14,7 @@ from torch import Tensor
 
 from locapprox._notices import warn
 from locapprox.fit.errors import GROUPS
+from locapprox.fit.evidence import Estimate, known
 from locapprox.fit.links import IDENTITY, LOGISTIC, Link
 from locapprox.fit.losses import CrossEntropy, Loss, OnGradients, RowLoss
 from locapprox.fit.newton_errors import Newton, leave_out, leave_out_gradients
@@ -51,10 +52,11 @@ def regression(kept: Kept) -> Fit:
     unit = float(unit_near(size))
     middle = middle_of(rows, kept.intercept)
     rows = rows.about(middle).in_units(unit, d)
-    theta, error, value, degrees = estimated(replace(kept, rows=rows))
+    theta, estimate = estimated(replace(kept, rows=rows))
+    error = known(estimate.of((len(kept.sample.x), -1)), kept.units, kept.sample).flatten(0, 1)
     constant = theta[:, d] + middle if kept.intercept else torch.zeros_like(middle)
-    parts = theta[:, :d] / unit, constant, error[:, :d] / unit, value, constant_loss(rows)
-    return of_one_score(*parts, degrees)
+    parts = theta[:, :d] / unit, constant, error[:, :d] / unit, estimate.loss, constant_loss(rows)
+    return of_one_score(*parts, estimate.degrees_of_freedom)
 
 
 def locations(kept: Kept, loss: OnGradients) -> Fit:
@@ -86,8 +88,8 @@ def middle_of(rows: Rows, intercept: bool) -> Float[Tensor, " B"]:
     return rows.y.median(-1).values
 
 
-def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Float[Tensor, "B p"], Float[Tensor, " B"], float]:
-    """θ, its standard errors, the loss, the t's degrees."""
+def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Estimate]:
+    """θ, its standard errors and the loss on fresh draws."""
     rows, n_fixed, unit_size = kept.rows, kept.n_fixed, kept.unit_size
     steps = isinstance(rows.loss, Loss | CrossEntropy)  # Newton's, for the units left out
     try:
@@ -98,22 +100,18 @@ def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Float[Tensor, "B p"], F
         if why is None:
             raise
         raise ValueError(why) from failure
-    degrees = float(max(1, kept.units - 1)) if kept.units else torch.inf
     if kept.coarse is not None:
         other = replace(rows, weight=kept.coarse)
-        return theta, (theta - minimise(other, theta)).abs(), rows.objective(theta), degrees
+        return theta, Estimate((theta - minimise(other, theta)).abs(), rows.objective(theta), torch.inf)
     if kept.units == 0:
-        return theta, torch.zeros_like(theta), rows.objective(theta), degrees
+        return theta, Estimate(torch.zeros_like(theta), rows.objective(theta), torch.inf)
     if newton is None:
-        return theta, *delete_groups(kept, theta)
-    if rows.G is not None:
-        return theta, *leave_out_gradients(rows, theta, newton, n_fixed, unit_size), degrees
-    if n_fixed == 0:
-        degrees = float(max(1, len(rows.X) - theta.shape[-1]))
-    return theta, *leave_out(rows, theta, newton, n_fixed, unit_size), degrees
+        return theta, delete_groups(kept, theta)
+    by_unit = leave_out if rows.G is None else leave_out_gradients
+    return theta, by_unit(rows, theta, newton, n_fixed, unit_size)
 
 
-def delete_groups(kept: Kept, theta: Float[Tensor, "B p"]) -> tuple[Float[Tensor, "B p"], Float[Tensor, " B"], float]:
+def delete_groups(kept: Kept, theta: Float[Tensor, "B p"]) -> Estimate:
     """Where ρ is straight a Newton step says nothing of a unit left out: the loss is minimised anew without each of 20
     groups of units, the other random rows scaled up to make up for it."""
     rows, groups = kept.rows, min(GROUPS, kept.units)
@@ -123,7 +121,7 @@ def delete_groups(kept: Kept, theta: Float[Tensor, "B p"]) -> tuple[Float[Tensor
     left = len(row) - int((group == 0).sum())
     if groups < 2 or left + len(rows.exact) < theta.shape[-1]:
         warn(f"of {kept.units} independent draws no standard errors are known: NaN. Use more n_samples")
-        return torch.full_like(theta, torch.nan), torch.full_like(theta[:, 0], torch.nan), max(1.0, groups - 1.0)
+        return Estimate(torch.full_like(theta, torch.nan), torch.full_like(theta[:, 0], torch.nan), max(1.0, groups - 1.0))
     total, random = rows.weight.sum(-1), (rows.weight * ~fixed).sum(-1, keepdim=True)
     loss = (rows.weight * fixed * rows.terms(theta @ rows.X.mT).loss).sum(-1)
     found = []
@@ -133,7 +131,7 @@ def delete_groups(kept: Kept, theta: Float[Tensor, "B p"]) -> tuple[Float[Tensor
         found.append(minimise(replace(rows, weight=(rows.weight - out) * scale), theta))
         loss += (out * rows.terms(found[-1] @ rows.X.mT).loss).sum(-1)
     gaps = torch.stack(found) - torch.stack(found).mean(0)
-    return ((groups - 1) / groups * gaps.square().sum(0)).sqrt(), loss / total, groups - 1.0
+    return Estimate(((groups - 1) / groups * gaps.square().sum(0)).sqrt(), loss / total, groups - 1.0)
 
 
 def constant_loss(rows: Rows) -> Float[Tensor, " B"]:

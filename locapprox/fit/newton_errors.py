@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from locapprox.fit.errors import Piece, jackknife_error, left_out
+from locapprox.fit.evidence import Estimate, needed
 from locapprox.fit.jackknife import by_place
 from locapprox.fit.jackknife import leave_out as residuals_without
 from locapprox.fit.rows import Rows
@@ -100,9 +101,7 @@ class Newton(NamedTuple):
         return cls(of_rows, hessian, inverse, null @ null.mT)
 
 
-def leave_out(
-    rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: int, unit_size: int
-) -> tuple[Float[Tensor, "B p"], Float[Tensor, " B"]]:
+def leave_out(rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: int, unit_size: int) -> Estimate:
     """As for least squares, one Newton step for every unit that is left out.
 
     A row's share of the Hessian is h x xᵀ, h = w d²ℓ/dη², and of the gradient w dℓ/dη x: those of a row of least
@@ -120,12 +119,17 @@ def leave_out(
     without = residuals_without(X, weight[:, n_fixed:], newton.inverse, by_place(random, unit_size))
     eta[:, n_fixed:] -= without.mT.flatten(2)[:, 0] - random[:, 0]
     loss = (rows.weight * rows.terms(eta).loss).sum(-1) / rows.weight.sum(-1)
-    return jackknife_error(sums, len(X) // unit_size, has_fixed)[:, 0], loss
+    units = len(X) // unit_size
+    moved = sums.distance > 1e-20 * (rows.weight * rows.y.square()).sum(-1, keepdim=True)
+    carry = torch.where(moved, sums.distance.square() / sums.distance_square, 0.0)
+    error = jackknife_error(sums, units, has_fixed)[:, 0]
+    degrees = max(1, units - 1 if n_fixed else units - theta.shape[-1])
+    return Estimate(error, loss, float(degrees), carry, needed(units))
 
 
 def leave_out_gradients(
     rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: int, unit_size: int
-) -> tuple[Float[Tensor, "B p"], Float[Tensor, " B"]]:
+) -> Estimate:
     """With gradient rows: the jackknife variance (U − 1)/U Σ (δ − δ̄)², (H − H_u) δ = score of u, and the loss of each
     unit at θ − δ. Of one unit nothing is known; NaN too where the others do not determine θ."""
     units, (of_rows, hessian, inverse, onto) = (len(rows.X) - n_fixed) // unit_size, newton
@@ -142,9 +146,13 @@ def leave_out_gradients(
     )
     lost |= units < 2
     of_unit = step[:, n_fixed::unit_size]
-    variance = (units - 1) / units * (of_unit - of_unit.mean(1, keepdim=True)).square().sum(1)
+    squares = (of_unit - of_unit.mean(1, keepdim=True)).square()
+    variance = (units - 1) / units * squares.sum(1)
+    moved = squares.amax(1).sqrt() > 1e-12 * theta.abs()
     loss = (rows.weight * losses(rows, theta[:, None] - step)).sum(-1) / rows.weight.sum(-1)
-    return torch.where(lost[:, None], torch.nan, variance.sqrt()), torch.where(lost, torch.nan, loss)
+    error, loss = torch.where(lost[:, None], torch.nan, variance.sqrt()), torch.where(lost, torch.nan, loss)
+    carry = torch.where(moved, squares.sum(1).square() / squares.square().sum(1), 0.0)
+    return Estimate(error, loss, float(max(1, units - 1)), carry, needed(units))
 
 
 def conjugate_gradients(

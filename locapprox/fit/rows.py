@@ -130,6 +130,7 @@ class Rows:
 class Kept:
     """Rows and how they were drawn."""
 
+    sample: Sample
     rows: Rows
     units: int
     unit_size: int
@@ -171,7 +172,7 @@ def kept_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Kep
     coarse = blocks[0].coarse_weight
     coarse = None if coarse is None else for_problems(coarse.to(sample.dtype), sample)
     units, fixed = sum(block.units for block in blocks), sum(block.n_fixed for block in blocks)
-    return Kept(rows, units, blocks[-1].unit_size, fixed, coarse, intercept)
+    return Kept(sample, rows, units, blocks[-1].unit_size, fixed, coarse, intercept)
 
 
 def for_problems(weight: Float[Tensor, "g n"], sample: Sample) -> Float[Tensor, "B n"]:

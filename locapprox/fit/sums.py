@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from locapprox.fit.evidence import carriers
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Quadratic, Slopes
 from locapprox.fit.solve import weighted_gram
@@ -66,6 +67,14 @@ def moments(weight: Float[Tensor, "h 1 s r"], a: Float[Tensor, "c k r d"]) -> tu
     return first.to(weight.dtype), second.to(weight.dtype)
 
 
+def extremes(weight: Float[Tensor, "h r"], a: Float[Tensor, "c k r d"]) -> tuple[Tensor, Tensor]:
+    """The least and the largest w a over the rows; no copy of a where all weights are one."""
+    shared = bool((weight == weight[:1, :1]).all())
+    least, most = torch.aminmax(a if shared else weight[:, None, :, None] * a, dim=2)
+    scale = weight[0, 0] if shared else 1.0
+    return least.to(weight) * scale, most.to(weight) * scale
+
+
 def _lost(first: Tensor, second: Tensor, most: Tensor, small: float, large: float) -> bool:
     """Whether Σ w a² or a largest weight leaves the range, and not because a is 0."""
     sums = ((second < small) & (first != 0)) | ~(second < large)
@@ -74,23 +83,50 @@ def _lost(first: Tensor, second: Tensor, most: Tensor, small: float, large: floa
 
 @dataclass(eq=False)
 class Spread:
-    """Of independent units u of gradient rows, W_u = Σ w and G_u = Σ w g about g₀: Σ G_u², Σ W_u G_u and Σ W_u²."""
+    """Of independent units u of gradient rows, W_u = Σ w and G_u = Σ w g about g₀: Σ G_u², Σ W_u G_u and Σ W_u², and
+    the least and the largest G_u."""
 
     squares: Float[Tensor, "b k d"]
     cross: Float[Tensor, "b k d"]
     weight: Float[Tensor, "b 1 1"]
+    least: Float[Tensor, "b k d"]
+    most: Float[Tensor, "b k d"]
     units: int = 0
+
+    def add(
+        self, i: slice, weight: Float[Tensor, "h u"], squares: Tensor, cross: Tensor, ends: tuple[Tensor, Tensor]
+    ) -> None:
+        """Units of instances i: W_u, the two sums of G_u, and their extremes."""
+        self.squares[i] += squares
+        self.cross[i] += cross
+        self.weight[i] += weight.square().sum(-1)[:, None, None]
+        self.least[i] = torch.minimum(self.least[i], ends[0])
+        self.most[i] = torch.maximum(self.most[i], ends[1])
+        self.units += weight.shape[-1] if i.start == 0 else 0
 
     def variance(self, problem: Quadratic) -> Float[Tensor, "b k d"]:
         """Of the problem's weighted mean gradient; 0 if nothing is random."""
         if self.units == 0:
             return torch.zeros_like(self.squares)
-        weight = problem.w[:, None, None]
-        mean = problem.gradients.g / weight
-        spread = self.squares - 2 * mean * self.cross
-        spread = spread + mean.square() * self.weight
         correction = self.units / (self.units - 1) if self.units > 1 else torch.nan
-        return correction * spread.clamp_min(0) / weight.square()
+        return correction * self._about_the_mean(problem) / problem.w[:, None, None].square()
+
+    def carriers(self, problem: Quadratic, precision: torch.dtype) -> Float[Tensor, "b k d"]:
+        """Σ δ² / max δ² of δ_u = G_u − W_u ḡ (max at the mean W_u); 0 where ∇f is the same but for round-off."""
+        if self.units == 0:
+            return torch.zeros_like(self.squares)
+        mean = problem.gradients.g / problem.w[:, None, None]
+        centre = mean * (problem.w[:, None, None] / self.units)
+        largest = torch.maximum(self.most - centre, centre - self.least)
+        size = (problem.mean_gradient.abs() * problem.w[:, None, None] / self.units).to(largest)
+        moved = largest > 8 * torch.finfo(precision).eps * size
+        return carriers(self._about_the_mean(problem), torch.where(moved, largest, 0.0).square())
+
+    def _about_the_mean(self, problem: Quadratic) -> Float[Tensor, "b k d"]:
+        """Σ (G_u − W_u ḡ)²."""
+        mean = problem.gradients.g / problem.w[:, None, None]
+        spread = self.squares - 2 * mean * self.cross
+        return (spread + mean.square() * self.weight).clamp_min(0)
 
 
 class Totals:
@@ -129,8 +165,8 @@ class Totals:
         if self.g0 is None or self.gradients is None or self.spread is None:
             self.g0 = weight.new_full((b, k, d), torch.nan)
             self.gradients = GradientSums(weight.new_zeros(b, sets, k, d), weight.new_zeros(b, sets, k))
-            zeros = weight.new_zeros(b, k, d)
-            self.spread = Spread(zeros, zeros.clone(), weight.new_zeros(b, 1, 1))
+            zeros, far = weight.new_zeros(b, k, d), weight.new_full((b, k, d), torch.inf)
+            self.spread = Spread(zeros, zeros.clone(), weight.new_zeros(b, 1, 1), far, -far)
         if bool(self.g0[i].isnan().any()):
             self.g0[i] = gradient[:, :, 0]
         # Within a block in the model's precision: what is summed is the spread about g₀, so nothing is lost.
@@ -144,17 +180,13 @@ class Totals:
         if unit_size is None:
             return
         if unit_size == 1:
-            squares, cross, weights = second[:, :, sets], first[:, :, sets], weight[:, 0].square()
-        else:
-            weights = weight[:, 0].unflatten(-1, (-1, unit_size)).sum(-1)
-            unit_sums = (weight[:, :1, :, None] * about).unflatten(2, (-1, unit_size)).sum(3)
-            squares, cross = unit_sums.square().sum(2), (weights[:, None, None] @ unit_sums).squeeze(2)
-            weights = weights.square()
-        self.spread.squares[i] += squares
-        self.spread.cross[i] += cross
-        self.spread.weight[i] += weights.sum(-1)[:, None, None]
-        if i.start == 0:
-            self.spread.units += weights.shape[-1]
+            w = weight[:, 0]
+            self.spread.add(i, w, second[:, :, sets], first[:, :, sets], extremes(w, about))
+            return
+        weights = weight[:, 0].unflatten(-1, (-1, unit_size)).sum(-1)
+        of_unit = (weight[:, :1, :, None] * about).unflatten(2, (-1, unit_size)).sum(3)
+        cross = (weights[:, None, None] @ of_unit).squeeze(2)
+        self.spread.add(i, weights, of_unit.square().sum(2), cross, (of_unit.amin(2), of_unit.amax(2)))
 
     def problem(self, weighting: int = 0) -> Quadratic:
         """The problem of one of the weightings; by default, of all rows."""

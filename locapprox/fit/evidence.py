@@ -1,0 +1,83 @@
+"""What a standard error rests on: where it rests on too little, it is NaN, and a warning says why.
+
+A spread is seen in the units of the draw that make it. If unit u moves an estimate by δ_u, Σ δ² / max δ² and
+(Σ δ²)² / Σ δ⁴ count the units that carry the error: q for a kink that q of the draws meet, few at any n where tails are
+heavy. Draws that all tell the same know nothing of kinks and steps that fewer than 3 in n of them would meet.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from locapprox._notices import warn
+from locapprox.fit.sampling import Sample
+
+SHOWN = 5  # instances named in a warning
+
+
+def needed(units: int) -> float:
+    """Of (Σ c)² / Σ c², c the squared influence of a unit: few of few, four from 80 on, and a kurtosis up to 100."""
+    return max(2.5, min(4.0, units / 20), units / 100)
+
+
+def needed_of_each(units: int) -> float:
+    """Of Σ δ² / max δ², δ the share of a unit in a mean gradient."""
+    return max(2.5, min(5.0, units / 12))
+
+
+class Estimate(NamedTuple):
+    """Standard errors of θ (of the weights, where the intercept's is not known), the loss, the t's degrees.
+
+    `carriers`: units that carry the error, for every weight or for all of them; 0 where none moved anything, NaN if not
+    known. Below `least` of them the error is not known.
+    """
+
+    standard_error: Float[Tensor, "*b p"]
+    loss: Float[Tensor, "*b"]
+    degrees_of_freedom: float
+    carriers: Float[Tensor, "*b q"] | None = None
+    least: float = 0.0
+
+    def of(self, shape: tuple[int, int]) -> "Estimate":
+        """Of b instances and k scores, where there were b k problems."""
+        parts = {name: part.unflatten(0, shape) for name, part in self._asdict().items() if isinstance(part, Tensor)}
+        return self._replace(**parts)
+
+
+def carriers(total: Tensor, largest: Tensor) -> Tensor:
+    """Σ δ² / max δ², 0 where no unit moved anything."""
+    return torch.where(largest > 0, total / largest, 0.0)
+
+
+def known(estimate: Estimate, units: int, sample: Sample) -> Float[Tensor, "b k p"]:
+    """The standard errors, NaN where too few units carry them; a warning each where none does and where few do."""
+    error, carry = estimate.standard_error, estimate.carriers
+    if carry is None or units == 0:
+        return error
+    still, few = (carry == 0).expand_as(error), (carry < estimate.least).expand_as(error)
+    few = few & ~still & (error > 0)  # a weight that is held at a value has an error of 0
+    if sample.role != "fit":
+        return torch.where(still | few, torch.nan, error)
+    if bool(still.any()):
+        warn(
+            f"f is linear, but for round-off, over all {units} draws of {named(still, sample)} (or constant, or its "
+            "gradient is, in some feature). Weights are right if it is so everywhere there, but of kinks and steps "
+            f"that fewer than 3 in {units} draws meet nothing is known, so standard errors are NaN: use more "
+            "n_samples or a wider neighbourhood to look for them"
+        )
+    if bool(few.any()):
+        warn(
+            f"a few of the {units} draws make most of the spread of f around {named(few, sample)} (rare kinks or "
+            "steps, heavy tails, or a small n_samples), too few for an error: standard errors there are NaN. Use more "
+            "n_samples, a wider neighbourhood, or explain a bounded output (a probability, log f)"
+        )
+    return torch.where(still | few, torch.nan, error)
+
+
+def named(lost: Tensor, sample: Sample) -> str:
+    """The instances of which something is lost."""
+    which = sample.instances.cpu()[lost.flatten(1).any(1).cpu()].tolist()
+    more = f" and {len(which) - SHOWN} more" if len(which) > SHOWN else ""
+    return f"instance{'s' if len(which) > 1 else ''} {', '.join(map(str, which[:SHOWN]))}{more}"

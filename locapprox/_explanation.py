@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from locapprox._method import Method
 from locapprox._names import aligned
 from locapprox._parts import brief, share, whole_number
 from locapprox._problem import Problem
+from locapprox.fit.evidence import half_width
 from locapprox.fit.links import LINKS, Link
 from locapprox.fit.nulls import of_drawn
 from locapprox.fit.points import points_around
@@ -50,7 +51,7 @@ class Explanation:
 
     weights: Float[Tensor, "b ..."]  # (instances, *features): coefficients of ξ; NaN pads instances with fewer features
     intercept: Float[Tensor, "b ..."]
-    standard_error: Float[Tensor, "b ..."]  # like weights; zero where nothing was sampled
+    standard_error: Float[Tensor, "b ..."]  # like weights; 0 where nothing was sampled, NaN where not known
     loss: Float[Tensor, "b ..."]  # mean loss on draws that were left out of the fit
     r2: Float[Tensor, "b ..."]  # 1 − loss / the loss of the best constant surrogate
     degrees_of_freedom: Float[Tensor, " b"]  # of `interval`
@@ -101,16 +102,17 @@ class Explanation:
     def __iter__(self) -> "Iterator[Explanation]":
         return (self[i] for i in range(len(self)))
 
-    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Bounds that cover each weight's expectation with the given probability (Student's t).
+    def interval(
+        self, level: float = 0.95, simultaneous: bool | Literal["features", "all"] = False
+    ) -> tuple[Tensor, Tensor]:
+        """Bounds that cover each weight's expectation with the given probability (Student's t); NaN where not known.
 
-        Raises ValueError for a level that is not between 0 and 1.
+        With `simultaneous`, they cover the known weights of all features of an instance (and score) at once, with "all"
+        those of the whole batch, by Bonferroni: errors of instances, which share a draw, move together.
+        Raises ValueError for a level that is not between 0 and 1, or another `simultaneous`.
         """
-        from scipy.special import stdtrit
-
-        degrees = self.degrees_of_freedom.numpy()
-        quantile = torch.from_numpy(stdtrit(degrees, (1 + share(level, "level")) / 2)).to(self.standard_error)
-        half = quantile.reshape(-1, *[1] * (self.weights.ndim - 1)) * self.standard_error
+        error, level = self._by_score(self.standard_error), share(level, "level")
+        half = half_width(error, self.degrees_of_freedom, level, simultaneous).reshape(self.weights.shape)
         return self.weights - half, self.weights + half
 
     def validate(self, n: int = 1000, seed: int | None = None) -> Tensor:

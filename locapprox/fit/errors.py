@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from locapprox.fit.evidence import Estimate, carriers, needed, needed_of_each
+from locapprox.fit.evidence import Estimate, carriers, needed, needed_of_each, resolved
 from locapprox.fit.jackknife import Inverse, Jackknife, jackknife
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Exact, Quadratic, Solution
+from locapprox.fit.quadrature import moved_edges, on_a_line, rule_error
 from locapprox.fit.ridge import Shrunk
 from locapprox.fit.sampling import Block, Sample
 from locapprox.fit.solve import part_of, round_off
@@ -69,17 +70,21 @@ class ErrorEstimator(ABC):
 
 
 class CoarserRule(ErrorEstimator):
-    """For a quadrature: the distance to the solution by the coarser rule on the same nodes."""
+    """For a quadrature: the distance to rules on the same nodes, a coarser one and, on a line, those of moved edges."""
 
     def weightings(self, block: Block, units: int) -> Float[Tensor, "g s n"]:
         weight = block.weight[:, None]
         assert block.coarse_weight is not None
-        return torch.cat([weight, block.coarse_weight[:, None].to(weight)], dim=1)
+        rules = [weight, block.coarse_weight[:, None].to(weight)]
+        return torch.cat([*rules, moved_edges(block.weight)] if on_a_line(block.xi) else rules, dim=1)
 
     def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
-        coarse = solve(done.totals.problem(1), exact)
-        error = (solution.theta - coarse.theta).abs()
-        return Estimate(error, problem.loss_of(solution.theta), done.degrees())
+        theta, rules = solution.theta, done.totals.weightings
+        gaps = torch.stack([theta - solve(done.totals.problem(rule), exact).theta for rule in range(1, rules)])
+        if rules == 2:
+            return Estimate(gaps[0].abs(), problem.loss_of(theta), torch.inf)
+        error = resolved(*rule_error(gaps[0], gaps[1:]), done.rows, done.sample)
+        return Estimate(error, problem.loss_of(theta), torch.inf)
 
 
 class SpreadOfGradients(ErrorEstimator):

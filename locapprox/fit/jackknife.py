@@ -67,7 +67,7 @@ def jackknife(
     square, product = (
         (weight * (left_out * other).flatten(2)).unflatten(2, (unit_size, -1)).sum(2) for other in (left_out, residual)
     )
-    kept = torch.where(square > 0, product / square, 0.0).abs()  # 1 − h of a row
+    kept = torch.where(square != 0, product / square, 0.0).abs()  # 1 − h of a row
     loss, distance = square.sum(-1), square - product
     left_out = left_out * kept.sqrt().sqrt()[:, :, None]
     way = _by_sandwich if len(inverse) > 1 and unit_size == 1 and X.shape[1] <= PAIRS_UP_TO else _by_influence

@@ -188,6 +188,12 @@ class Totals:
         cross = (weights[:, None, None] @ of_unit).squeeze(2)
         self.spread.add(i, weights, of_unit.square().sum(2), cross, (of_unit.amin(2), of_unit.amax(2)))
 
+    @property
+    def weightings(self) -> int:
+        """How many there are."""
+        assert self.values is not None
+        return self.values.w.shape[1]
+
     def problem(self, weighting: int = 0) -> Quadratic:
         """The problem of one of the weightings; by default, of all rows."""
         return self._problem(lambda term: term[:, weighting])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,13 +102,11 @@ class Explanation:
     def __iter__(self) -> "Iterator[Explanation]":
         return (self[i] for i in range(len(self)))
 
-    def interval(
-        self, level: float = 0.95, simultaneous: bool | Literal["features", "all"] = False
-    ) -> tuple[Tensor, Tensor]:
+    def interval(self, level: float = 0.95, simultaneous: bool | str = False) -> tuple[Tensor, Tensor]:
         """Bounds that cover each weight's expectation with the given probability (Student's t); NaN where not known.
 
-        With `simultaneous`, they cover the known weights of all features of an instance (and score) at once, with "all"
-        those of the whole batch, by Bonferroni: errors of instances, which share a draw, move together.
+        With `simultaneous` (or "features") they cover the known weights of all features of an instance (and score) at
+        once, with "all" those of the whole batch, by Bonferroni: errors of instances, which share a draw, move together.
         Raises ValueError for a level that is not between 0 and 1, or another `simultaneous`.
         """
         error, level = self._by_score(self.standard_error), share(level, "level")

@@ -98,8 +98,8 @@ def resolved(error: Tensor, smooth: Tensor, nodes: int, sample: Sample) -> Tenso
     if nodes >= MOST_UNSEEN or bool(smooth.all()):
         return error
     warn(
-        f"f has kinks between the {nodes} nodes of the quadrature around {named(~smooth, sample)}, more perhaps than so "
-        f"few show: standard errors there are NaN. Use n_samples ≥ {MOST_UNSEEN}"
+        f"f has kinks between the {nodes} nodes of the quadrature around {named(~smooth, sample)}, more perhaps than "
+        f"so few show: standard errors there are NaN. Use n_samples ≥ {MOST_UNSEEN}"
     )
     return torch.where(smooth, error, torch.nan)
 

@@ -121,7 +121,8 @@ def delete_groups(kept: Kept, theta: Float[Tensor, "B p"]) -> Estimate:
     left = len(row) - int((group == 0).sum())
     if groups < 2 or left + len(rows.exact) < theta.shape[-1]:
         warn(f"of {kept.units} independent draws no standard errors are known: NaN. Use more n_samples")
-        return Estimate(torch.full_like(theta, torch.nan), torch.full_like(theta[:, 0], torch.nan), max(1.0, groups - 1.0))
+        unknown = torch.full_like(theta, torch.nan)
+        return Estimate(unknown, unknown[:, 0], max(1.0, groups - 1.0))
     total, random = rows.weight.sum(-1), (rows.weight * ~fixed).sum(-1, keepdim=True)
     loss = (rows.weight * fixed * rows.terms(theta @ rows.X.mT).loss).sum(-1)
     found = []

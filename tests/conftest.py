@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from locapprox import BaseNeighbourhood, Draw
-from locapprox.fit import logistic, minimise
+from locapprox.fit import minimise, newton
 
 torch.set_num_threads(1)
 
@@ -57,7 +57,7 @@ class AuthorsModel:
 @pytest.fixture
 def errors_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard errors of however few draws: where they are not known is a subject of its own (test_evidence)."""
-    for module in (minimise, logistic):
+    for module in (minimise, newton):
         monkeypatch.setattr(module, "known", lambda estimate, units, sample: estimate.standard_error)
 
 

@@ -144,7 +144,7 @@ def without_groups(totals: Totals) -> Iterator[Quadratic]:
 
 
 class LeaveOut(ErrorEstimator):
-    """Every unit of the draw is left out in turn, in closed form, on outputs that were kept: HC3 and the jackknife."""
+    """Every unit of the draw is left out in turn, in closed form, on outputs that were kept: between HC2 and HC3."""
 
     keeps_outputs = True
 

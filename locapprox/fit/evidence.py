@@ -24,8 +24,8 @@ def needed(units: int) -> float:
 
 
 def needed_of_each(units: int) -> float:
-    """Of Σ δ² / max δ², δ the share of a unit in a mean gradient."""
-    return max(2.5, min(5.0, units / 12))
+    """Of Σ δ² / max δ², δ the share of a unit in a mean gradient: five from 500 units on."""
+    return max(2.5, min(5.0, units / 100))
 
 
 class Estimate(NamedTuple):

@@ -106,8 +106,8 @@ class Explanation:
         """Bounds that cover each weight's expectation with the given probability (Student's t); NaN where not known.
 
         With `simultaneous` (or "features") they cover the known weights of all features of an instance (and score) at
-        once, with "all" those of the whole batch, by Bonferroni: errors of instances, which share a draw, move
-        together. Raises ValueError for a level that is not between 0 and 1, or another `simultaneous`.
+        once, with "all" those of the whole batch, by Bonferroni: errors that share a draw move together.
+        Raises ValueError for a level that is not between 0 and 1, or another `simultaneous`.
         """
         error, level = self._by_score(self.standard_error), share(level, "level")
         half = half_width(error, self.degrees_of_freedom, level, simultaneous).reshape(self.weights.shape)

@@ -90,10 +90,10 @@ class Linear(Concise, BaseSurrogate):
     """g(ξ) = w · ξ + intercept, or w · ξ.
 
     Standard errors: with values, every unit of the draw is left out in closed form (half-way between HC2 and HC3;
-    beside enumerated rows the jackknife); for a mean gradient, the spread of its units; where neither can be had (both kinds of rows,
-    gradients with rows to interpolate, more outputs than are kept) 20 delete-group solutions. For a quadrature, the
-    distance to other rules on the same nodes. Zero where the draw is an enumeration or a point; NaN, with a warning,
-    where too few units tell of it (`fit/evidence`).
+    beside enumerated rows the jackknife); for a mean gradient, the spread of its units; where neither can be had (both
+    kinds of rows, gradients with rows to interpolate, more outputs than are kept) 20 delete-group solutions. For a
+    quadrature, the distance to other rules on the same nodes. Zero where the draw is an enumeration or a point; NaN,
+    with a warning, where too few units tell of it (`fit/evidence`).
     Losses that are not quadratic (Huber, Quantile, your own ρ) are minimised on rows that are kept, by reweighted least
     squares and Newton steps; errors and loss by one more step for every unit left out.
     """

@@ -80,7 +80,8 @@ def compute(config: Config, table: Table, out: Path) -> runs.Results:
 def logistic(p: Problem, seed: int) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Every method with a logistic surrogate; and those that have none, with the engine's reason."""
     found, left_out = {}, {}
-    for name, method in engine(p).items():
+    limit = lx.Method("Vanilla Gradients", lx.Additive(lx.Limit()), lx.SquaredError())
+    for name, method in (engine(p) | {limit.name: limit}).items():
         try:
             found[name] = weights(p, replace(method, surrogate=lx.Logistic()), seed)
         except ValueError as error:

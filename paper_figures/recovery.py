@@ -58,8 +58,8 @@ def boxes(runs: Runs, data: str, model: str, truth: str, metric: str, path: Path
     theirs = published("recovery", data, model, f"{metric} to {truth}")
     caption = (
         f"{title(data, model)}, {metric} distance to {TRUTHS[truth]} over {first['instance'].nunique()} inputs (first "
-        "network; boxes: quartiles, whiskers: 5 and 95 %). Vanilla Gradients and Gradient × Input have no logistic "
-        "surrogate: at one point any line does."
+        "network; boxes: quartiles, whiskers: 5 and 95 %). Vanilla Gradients with a logistic surrogate is the limit of "
+        "shrinking noise (value and gradient matched); Gradient × Input has none, at one point any line does."
     )
     table = theirs.pivot_table(index="method", columns="other", values="value", sort=False) if len(theirs) else None
     return Picture(save(figure, path), caption, numbers.reset_index(), None if table is None else table.reset_index())

@@ -40,7 +40,7 @@ class LogCosh(lx.BaseLoss):
 
     def rho(self, residual):
         r = residual / self.scale
-        rho = r.abs() + torch.log1p(torch.exp(-2 * r.abs())) - np.log(2)
+        rho = r.abs() + torch.log1p(torch.expm1(-2 * r.abs()) / 2)
         return self.scale**2 * rho, self.scale * r.tanh(), 1 - r.tanh() ** 2
 
 
@@ -68,7 +68,7 @@ def theta(e, i):
 def test_huber_is_cvxpys(where, delta):
     import cvxpy as cp
 
-    e = explained(heavy, lx.Huber(delta), where, n=200 if where is not COALITIONS else 6)
+    e = explained(heavy, lx.Huber(delta), where, n=200 if where is not COALITIONS else 8)
     for i in range(2):
         A, y, weight = rows(e, heavy, i)
         exact = np.isinf(weight)
@@ -296,7 +296,6 @@ class Mine:
     ("loss", "surrogate", "words"),
     [
         (Sneaky(), lx.Linear(), "derives from lx.Loss, which is quadratic"),
-        (lx.Huber(1.0).rho, lx.Linear(), "loss must be"),
         (lx.Huber(1.0), lx.Sparse(2), "surrogate Sparse minimises squared errors"),
         (lx.Huber(1.0), lx.Constrained(lambda w, c: [w >= 0]), "surrogate Constrained minimises"),
         (lx.Quantile(0.5, 0.1), Mine(), "surrogate Mine minimises"),
@@ -316,7 +315,7 @@ def test_other_refusals():
             broken()
     with pytest.raises(TypeError, match="can be added and scaled"):
         2 * lx.Huber(1.0)
-    for bad in (0.0, -1.0, torch.inf, "1"):
+    for bad in (0.0, -1.0, torch.inf):
         with pytest.raises(ValueError, match="delta"):
             lx.Huber(bad)
     with pytest.raises(ValueError, match="q must be between"):

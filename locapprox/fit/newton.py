@@ -95,6 +95,8 @@ def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Estimate]:
     try:
         theta = minimise(rows, start(rows))
         newton = Newton.at(rows, theta) if steps else None
+        if newton is None:  # ValueError where the rows do not determine θ
+            eliminate(rows.reweighted(theta).gram, rows.reweighted(theta).score, rows.exact, rows.no_change)
     except ValueError as failure:
         why = why_undetermined(rows)
         if why is None:

@@ -77,7 +77,11 @@ def test_huber_is_cvxpys(where, delta):
         cp.Problem(cp.Minimize(loss), [A[exact] @ found == y[exact]] if exact.any() else []).solve(
             solver=cp.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12
         )
-        np.testing.assert_allclose(theta(e, i), found.value, atol=2e-5)
+        r = torch.from_numpy(y - A @ theta(e, i))[~exact]
+        ours = float((torch.from_numpy(weight[~exact]) * lx.Huber(delta).rho(r)[0]).sum())
+        assert ours <= float(loss.value) * (1 + 1e-6)  # few coalitions leave several minimisers
+        if where is not COALITIONS:
+            np.testing.assert_allclose(theta(e, i), found.value, atol=2e-5)
         np.testing.assert_allclose(A[exact] @ theta(e, i), y[exact], atol=1e-9)
 
 

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from locapprox.fit.contract import fitted
 from locapprox.fit.losses import Loss
 from locapprox.fit.nulls import on_all
 from locapprox.fit.result import Fit
-from locapprox.fit.sampling import Sample, samples
+from locapprox.fit.sampling import samples
 from locapprox.fit.surrogates import described_surrogate
 from locapprox.models.inputs import Array
 from locapprox.models.scores import Target
@@ -70,22 +70,29 @@ def explained(
     method = method if here is where else replace(method, neighbourhood=here)
     shown = tqdm(desc=method.name, unit="row", delay=2, leave=False) if progress else nullcontext()
     held = method.loss.of_gradients and (surrogate.keeps_gradients or not isinstance(method.loss, Loss))
-    fits = []
+    fits: list[Part] = []
     with problem.evaluating(), shown as bar:
         for sample in samples(problem, here, n_samples, seed, "fit", bar, held, surrogate.nulls_leave):
-            fits.append((sample, on_all(fitted(surrogate, sample, method.loss), sample)))
+            fit = on_all(fitted(surrogate, sample, method.loss), sample)
+            fits.append(Part(sample.instances, sample.drawn, fit))
     settings = {"n_samples": n_samples, "seed": seed, "target": repr(problem.target), **here.settings()}
     return assembled(problem, method, fits, settings)
 
 
-def assembled(
-    problem: Problem, method: Method, fits: list[tuple[Sample, Fit]], settings: dict[str, Any]
-) -> Explanation:
+class Part(NamedTuple):
+    """The fit of some instances; what it was fitted to is let go."""
+
+    instances: Tensor
+    n_samples: int
+    fit: Fit
+
+
+def assembled(problem: Problem, method: Method, fits: list[Part], settings: dict[str, Any]) -> Explanation:
     """The fits of all batches of instances as one explanation."""
 
     def whole(name: str) -> Tensor:
         """NaN where an instance has fewer features than another."""
-        parts: list[tuple[Tensor, Tensor]] = [(sample.instances, getattr(fit, name)) for sample, fit in fits]
+        parts: list[tuple[Tensor, Tensor]] = [(part.instances, getattr(part.fit, name)) for part in fits]
         shape = torch.Size(max(part.shape[axis] for _, part in parts) for axis in range(1, parts[0][1].ndim))
         out = parts[0][1].new_full((len(problem.x), *shape), torch.nan)
         for instances, part in parts:
@@ -96,9 +103,9 @@ def assembled(
     weights, standard_error, loss = whole("weights"), whole("standard_error"), whole("loss")
     n_samples = torch.zeros(len(problem.x), dtype=torch.long, device="cpu")
     degrees = torch.zeros(len(problem.x), dtype=torch.float64, device="cpu")
-    for sample, fit in fits:
-        n_samples[sample.instances.cpu()] = sample.drawn
-        degrees[sample.instances.cpu()] = torch.as_tensor(fit.degrees_of_freedom, dtype=torch.float64, device="cpu")
+    for instances, drawn, fit in fits:
+        n_samples[instances.cpu()] = drawn
+        degrees[instances.cpu()] = torch.as_tensor(fit.degrees_of_freedom, dtype=torch.float64, device="cpu")
     d = weights.shape[-1]
     per_entry = described(method.neighbourhood).per_entry(problem.x, d)
     layout = problem.x.shape[1:] if per_entry else torch.Size([d])

@@ -154,7 +154,8 @@ def evaluate(
         at_x = problem.scores.values(x.unsqueeze(1).clone(), torch.arange(len(x), device=x.device))[:, 0]
         c = c + at_x - torch.stack([_without_nan(e).predict(x) for e in explanations.values()], dim=1)
     table = {key: torch.full_like(c, torch.nan) for key in KEYS}
-    for part in parts:
+    while parts:
+        part = parts.pop(0)  # and let it go when it is done
         i, some = part.instances, of_drawn(w[part.instances], part)
         if isinstance(column.loss, Loss):
             best = minimise(part, column.loss, intercept=True)

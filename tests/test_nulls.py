@@ -306,7 +306,7 @@ def test_what_a_batch_holds_is_let_go(x):
 
         def fit(self, sample, loss):
             gc.collect()
-            held.append(sum(isinstance(one, type(sample)) for one in gc.get_objects()))
+            held.append(sum(type(one) is type(sample) for one in gc.get_objects()))
             return super().fit(sample, loss)
 
     lx.explain(model, x, lx.Method("counting", lx.lime(2.0).neighbourhood, lx.SquaredError(), Counting()))

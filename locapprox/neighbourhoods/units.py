@@ -61,6 +61,7 @@ def _known(x: Tensor) -> bool:
 
 
 def _columns(found: Bool[Tensor, " d"], names: Sequence[str] | None) -> str:
-    columns = [str(j) if names is None else names[j] for j in found.nonzero().flatten().tolist()]
+    places: list[int] = found.nonzero().flatten().tolist()
+    columns = [str(j) if names is None else names[j] for j in places]
     more = f" … ({len(columns)} columns)" if len(columns) > 5 else ""
     return f"column{'s' * (len(columns) > 1)} {', '.join(columns[:5])}{more}"

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 import locapprox as lx
-from experiments import image_networks, networks, runs
+from experiments import image_networks, networks, no_free_lunch, runs
 from experiments.data import Table, load
 
 BaselineName = Literal["zero", "mean", "blurred"]
@@ -131,15 +131,14 @@ def compute(config: Config, table: Table, cache: Path) -> runs.Results:
     methods = p.methods(config.patch, config.baseline)
     first = p.explained(methods, config.seed)
     measured = measure(p, methods, methods, config.replicates)
-    matrix = measured.summary()
+    lost = no_free_lunch.results(measured)
     curves, areas = perturbed(p, first, config.patch, config.baseline)
     answer = recommended(p)
     tables = {
-        "matrix": matrix.assign(training_seed=0),
-        "verdict": measured.verdict().assign(training_seed=0),
+        **{name: part.assign(training_seed=0) for name, part in lost.items()},
         "curves": curves,
         "areas": areas,
-        "study": pd.concat(study(p, matrix, areas), ignore_index=True),
+        "study": pd.concat(study(p, lost["matrix"], areas), ignore_index=True),
         "recommend": answer.table,
         "maps": maps(p.first(config.shown), first, table),
     }

@@ -1,7 +1,7 @@
 """No explanation is best everywhere: every method on every neighbourhood (Han et al. 2022, theorem 3, measured).
 
-matrix.csv   method × neighbourhood: error, optimum, regret with its interval over instances and replicate draws
-verdict.csv  per method: in how many columns it is shown to be beyond the optimum, and where that is clearest
+matrix.csv   method × neighbourhood: error, optimum, what is lost on the typical instance, its interval, state and parts
+verdict.csv  per method: in how many neighbourhoods it is worse than the optimum, equivalent, undecided; and where worst
 
 python -m experiments.no_free_lunch --data who --model ffnnA --out results/paper
 python -m experiments.no_free_lunch --data my.csv --target y --neighbourhoods my_code:Sphere
@@ -100,7 +100,13 @@ def measure(
     methods, left_out = runnable(model, x, methods | {method.name: method for method in own}, target)
     settings: dict[str, Any] = {"seed": config.seed, "replicates": config.replicates, "progress": not runs.in_worker()}
     found = lx.faithfulness(model, x, methods, methods, target=target, n_samples=config.n_samples, **settings)
-    return {"matrix": found.summary(), "verdict": found.verdict()}, left_out
+    return results(found), left_out
+
+
+def results(found: lx.Faithfulness) -> dict[str, pd.DataFrame]:
+    """matrix and verdict."""
+    matrix = found.summary().merge(found.parts(), on=["method", "neighbourhood"], validate="one_to_one")
+    return {"matrix": matrix, "verdict": found.verdict()}
 
 
 def runnable(

@@ -64,9 +64,7 @@ class Faithfulness:
         Instances share a draw, whose error moves them together: without replicates the interval knows of other
         instances alone. One instance speaks for itself only.
         """
-        rows = []
-        columns = self._measured["neighbourhood"].nunique()
-        corrected = 1 - (1 - self.level) / columns
+        rows, corrected = [], self._corrected
         for (method, where, loss), part in self._measured.groupby(["method", "neighbourhood", "loss"], sort=False):
             lost = part.set_index(["instance", "replicate"])["lost"]
             own, strict = typical(lost, self.level), typical(lost, corrected)
@@ -101,6 +99,34 @@ class Faithfulness:
             rows.append({"method": method, "columns": len(part), **counts, **where})
         return pd.DataFrame(rows)
 
+    def parts(self) -> pd.DataFrame:
+        """Why: per method and neighbourhood, three parts of `lost` (see `faithfulness`; what a missed row costs counts
+        as non-linear): medians over instances, means, and the interval and state of the non-linear one.
+
+        Means add up to the mean of `lost`; medians need not.
+        """
+        rows, measured = [], self._measured.set_index(["instance", "replicate"])
+        for (method, where), part in measured.groupby(["method", "neighbourhood"], sort=False):
+            shares = {
+                name: (part[name] / part["constant"]).where(part[name] != 0, part[name])
+                for name in ("blind", "division")
+            }
+            shares["nonlinear"] = part["lost"] - shares["blind"] - shares["division"]
+            medians = {name: typical(share, self.level) for name, share in shares.items()}
+            own, strict = medians["nonlinear"], typical(shares["nonlinear"], self._corrected)
+            rows.append(
+                {
+                    "method": method,
+                    "neighbourhood": where,
+                    **{name: median.estimate for name, median in medians.items()},
+                    **{f"mean_{name}": share.mean() for name, share in shares.items()},
+                    "nonlinear_low": own.low,
+                    "nonlinear_high": own.high,
+                    "nonlinear_state": strict.state(self.margin),
+                }
+            )
+        return pd.DataFrame(rows)
+
     def plot(self, value: str = "lost", ax: Axes | None = None) -> Axes:
         """The matrix as a heat map: what is lost in per cent, with its state, or a measure, every column on a scale of
         its own, since columns differ in units."""
@@ -125,6 +151,11 @@ class Faithfulness:
             index="method", columns="neighbourhood", values=value, sort=False, dropna=False, aggfunc="first"
         )
         return wide.loc[summary["method"].unique(), summary["neighbourhood"].unique()]
+
+    @property
+    def _corrected(self) -> float:
+        """The level at which each of a method's neighbourhoods is judged, so that `level` holds for all of them."""
+        return 1 - (1 - self.level) / self._measured["neighbourhood"].nunique()
 
     @property
     def _legend(self) -> str:

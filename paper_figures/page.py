@@ -50,9 +50,9 @@ SECTIONS = {
     ),
     "no_free_lunch": (
         "No free lunch",
-        "Every method's error on every neighbourhood, beyond the least possible one. “Best everywhere” means that no "
-        "interval (95 %, over inputs and draws) excludes the optimum; networks after the first are explained at few "
-        "inputs, so it says less there.",
+        "What every method loses on every neighbourhood, beyond the least possible error, and why: because f is not "
+        "linear, at features that are at the baseline, or by dividing sampling errors. Intervals hold for other inputs "
+        "and draws at 95 %; networks after the first are explained at few inputs, so more is undecided there.",
     ),
     "image_models": (
         "Experiment 4: images",

@@ -89,9 +89,12 @@ def test_no_method_is_at_the_optimum_everywhere_unless_the_model_is_linear(resul
         found.of("verdict", "diabetes", m).set_index(["method", "training_seed"]) for m in ("mlp", "linear")
     )
     assert set(curved.index) == set(itertools.product(lx.paper_methods(), (0, 1)))
-    assert (curved["beyond_optimum"] > 0).all()
-    assert curved["lost_low"].min() > 0.005  # not by rounding: by a part of the best constant's loss
-    assert (straight["beyond_optimum"] == 0).all()
+    assert (curved["worse"] > 0).all()
+    assert (straight["equivalent"] == 8).all()  # no feature is at the baseline here
+    parts = found.of("matrix", "diabetes", "linear")
+    assert parts[["blind", "mean_division", "mean_nonlinear"]].abs().max(axis=None) < 1e-9  # the model is float32
+    bent = found.of("matrix", "diabetes", "mlp")
+    assert (bent[bent["nonlinear_state"] == "worse"].groupby("training_seed")["method"].nunique() == 8).all()
     additive = found.of("matrix", "diabetes", "linear").query("method in ['C-LIME', 'SmoothGrad', 'Vanilla Gradients']")
     assert len(additive) == 2 * 24
     assert additive["lost"].abs().max() < 1e-10  # the model is float32
@@ -111,14 +114,14 @@ def test_the_figure_has_a_panel_per_model_and_says_what_it_shows(results, tmp_pa
         drawn = figure.draw(read(results, "no_free_lunch"), tmp_path / "figure")
     assert drawn.image.stat().st_size > 10_000
     assert drawn.image.with_suffix(".pdf").is_file()
-    said = "Shown to be beyond the optimum nowhere, first network: all (Diabetes, linear); none (Diabetes, MLP)."
+    said = "Shown to be worse than the optimum nowhere, first network: all (Diabetes, linear); none (Diabetes, MLP)."
     assert said in drawn.caption
     with pytest.raises(FileNotFoundError, match="no_free_lunch has no finished run"):
         read(tmp_path, "no_free_lunch")
     networks = drawn.numbers.set_index(["model", "method"])
     assert (networks["networks"] == 2).all()
-    assert (networks.loc["linear", "nowhere_beyond"] == 2).all()
-    assert (networks.loc["mlp", "nowhere_beyond"] == 0).all()
+    assert (networks.loc["linear", "nowhere_worse"] == 2).all()
+    assert (networks.loc["mlp", "nowhere_worse"] == 0).all()
 
 
 def test_from_the_command_line_with_ones_own_table_and_neighbourhood(mine):

@@ -150,12 +150,13 @@ def results(tmp_path_factory):
     ]
     table(folder, "changes", "heloc", "ffnnA", changes=changes)
     matrix = [
-        {"training_seed": 0, "method": a, "neighbourhood": b, "lost": 0.0 if a == b else 0.25}
+        {"training_seed": 0, "method": a, "neighbourhood": b, "nonlinear": 0.0 if a == b else 0.25, "blind": 0.0}
+        | {"division": 3.0 * (a == "LIME" and b == "C-LIME"), "nonlinear_state": "equivalent" if a == b else "worse"}
         for a in METHODS
         for b in METHODS
     ]
     verdict = [
-        {"training_seed": t, "method": m, "beyond_optimum": 3 * t, "clearest_in": "LIME", "lost_low": 0.1 * t}
+        {"training_seed": t, "method": m, "worse": 3 * t, "worst_in": "LIME", "lost": 0.1 * t}
         for m in METHODS
         for t in (0, 1)
     ]
@@ -270,9 +271,14 @@ def test_the_cells_of_the_cross(results, drawn, tmp_path):
 def test_no_free_lunch_counts_networks(results, drawn, tmp_path):
     picture = no_free_lunch.draw(read(results, "no_free_lunch"), tmp_path)
     row = picture.numbers.iloc[0]
-    assert (row["networks"], row["nowhere_beyond"], row["largest_lost_low"]) == (2, 1, pytest.approx(0.1))
-    shown = [text.get_text() for text in drawn[0].axes[0].texts]
-    assert shown == ["25"] * 56
+    assert (row["networks"], row["nowhere_worse"], row["largest_lost"]) == (2, 1, pytest.approx(0.1))
+    shown = {tuple(text.get_position()): text.get_text() for text in drawn[0].axes[0].texts}
+    assert [shown[j, i] for i in range(8) for j in range(8)] == [
+        "=" if i == j else "25" for i in range(8) for j in range(8)
+    ]
+    assert shown[11, METHODS.index("LIME")] == "≫"  # behind the eight columns and the one of blind spots
+    headings = ["f is not linear", "blind spots", "division"]
+    assert sorted(shown.values()) == sorted([*["25"] * 56, *["="] * 8, "≫", *headings])
 
 
 def test_figures_are_drawn_by_name_and_unknown_names_are_listed(results, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import locapprox as lx
+from locapprox.evaluation.intervals import typical
 from locapprox.neighbourhoods.base import described
 
 F64 = torch.float64
@@ -203,6 +204,27 @@ def test_division_is_unknown_where_standard_errors_are(tanh_net, x, tmp_path):
     assert table.loc["file", PARTS].isna().all(axis=None)  # a file does not keep the placement
     slopes = measured(tanh_net, x, {"array": x}, lx.smoothgrad(0.3), like=lx.smoothgrad())
     assert (slopes["nonlinear"] == slopes["regret"]).all()
+
+
+def test_shares_of_the_parts_add_up_to_what_is_lost(tanh_net, x):
+    """Means do; of medians only the non-linear one is judged, on its own."""
+    methods = {"LIME": lx.lime(3.0), "KernelSHAP": lx.kernel_shap(), "SmoothGrad": lx.smoothgrad(0.3)}
+    x = torch.cat([near_zero(x), x + 0.1, x - 0.1])
+    found = lx.faithfulness(tanh_net, x, methods, methods, n_samples=40, replicates=2, progress=False)
+    table, parts = found.table, found.parts().set_index(["method", "neighbourhood"])
+    means = table.groupby(["method", "neighbourhood"], sort=False)["lost"].mean()
+    total = parts[[f"mean_{name}" for name in PARTS]].sum(axis=1)
+    np.testing.assert_allclose(total, means[parts.index], rtol=1e-9, atol=1e-12)
+    one = table.query("method == 'LIME' and neighbourhood == 'SmoothGrad'")
+    constant = one["error"] / (1 - one["r2"])
+    for name in ("blind", "division"):
+        share = (one[name] / constant).groupby(one["instance"]).mean().median()
+        assert parts.loc[("LIME", "SmoothGrad"), name] == pytest.approx(share, rel=1e-6, abs=1e-12)
+    share = one.assign(share=one["lost"] - (one["blind"] + one["division"]) / constant)
+    low, high = typical(share.set_index(["instance", "replicate"])["share"], 0.95)[1:]
+    bounds = parts.loc[("LIME", "SmoothGrad"), ["nonlinear_low", "nonlinear_high"]]
+    assert tuple(bounds) == pytest.approx((low, high), rel=1e-4)
+    assert (parts.loc[("LIME", "LIME"), ["blind", "division"]] == 0).all()
 
 
 # ---- features that are groups, and columns of groups

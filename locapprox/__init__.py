@@ -42,7 +42,7 @@ from locapprox.fit.surrogates import BaseSurrogate, Constrained, Linear, Logisti
 from locapprox.images.pictures import picture, pictures
 from locapprox.images.regions import Blurred, ChannelMean, as_images, patches, per_channel, superpixels
 from locapprox.models.hugging_face import ImageClassifier, hugging_face
-from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, Neighbourhood
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Neighbourhood
 from locapprox.neighbourhoods.baselines import Background
 from locapprox.neighbourhoods.contract import check_distribution, check_neighbourhood
 from locapprox.neighbourhoods.data import LimeTabular, NearestPoints
@@ -55,6 +55,7 @@ from locapprox.neighbourhoods.distributions import (
     PointMass,
     Uniform,
 )
+from locapprox.neighbourhoods.draws import Draw
 from locapprox.neighbourhoods.kernels import ExponentialKernel
 from locapprox.neighbourhoods.limits import Limit
 from locapprox.neighbourhoods.masks import AllCoalitions, FairMasks, LeaveOneOut, ShapleyMasks

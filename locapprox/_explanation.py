@@ -25,7 +25,8 @@ from locapprox.fit.sampling import samples
 from locapprox.fit.surrogates import described_surrogate
 from locapprox.fit.validate import mean_loss
 from locapprox.models.inputs import Array, as_tensor, plain
-from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, described
+from locapprox.neighbourhoods.base import BaseNeighbourhood, described
+from locapprox.neighbourhoods.draws import Draw
 from locapprox.plotting import Axes, as_text, draw_bars, draw_image, draw_points
 
 

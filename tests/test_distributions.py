@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import locapprox as lx
-from locapprox.neighbourhoods.base import block_size
 from locapprox.neighbourhoods.distributions import Normal, described_distribution
+from locapprox.neighbourhoods.draws import block_size
 from locapprox.neighbourhoods.masks import ShapleyMasks, shapley_size_weights
 
 F64 = torch.float64

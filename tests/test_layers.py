@@ -26,7 +26,8 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
     "_methods": ("neighbourhoods", "fit.losses", "_method"),
     "_files": ("_parts", "neighbourhoods.base", "fit", "_method"),
     "_explanation": (
-        *("_names", "_parts", "plotting", "models", "neighbourhoods.base", "_problem", "fit", "_method", "_files"),
+        *("_names", "_parts", "plotting", "models", "neighbourhoods.base", "neighbourhoods.draws"),
+        *("_problem", "fit", "_method", "_files"),
     ),
     "_concat": ("_parts", "neighbourhoods.base", "_files", "_explanation"),
     "_explain": ("_parts", "models", "neighbourhoods.base", "_problem", "fit", "_method", "_explanation"),
@@ -43,14 +44,15 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
 }
 NARROWER = {  # files that may import less than their layer, or one thing more
     "models/inputs.py": ("_names",),
-    "neighbourhoods/base.py": ("_parts", "models.inputs"),
+    "neighbourhoods/draws.py": ("_parts", "models.inputs"),
+    "neighbourhoods/base.py": ("_parts", "neighbourhoods.draws"),
     "neighbourhoods/named.py": ("_names", "models.inputs"),
     "neighbourhoods/baselines.py": ("_parts", "models.inputs", "neighbourhoods.named"),
-    "neighbourhoods/kernels.py": ("_parts", "neighbourhoods.base"),
+    "neighbourhoods/kernels.py": ("_parts", "neighbourhoods.draws"),
     "neighbourhoods/distributions.py": (
-        *("_names", "_parts", "models.inputs", "neighbourhoods.base", "neighbourhoods.named"),
+        *("_names", "_parts", "models.inputs", "neighbourhoods.draws", "neighbourhoods.named"),
     ),
-    "neighbourhoods/masks.py": ("_parts", "_memory", "neighbourhoods.base", "neighbourhoods.distributions"),
+    "neighbourhoods/masks.py": ("_parts", "_memory", "neighbourhoods.draws", "neighbourhoods.distributions"),
     "fit/losses.py": ("_parts", "fit.links"),
     "fit/links.py": (),
     "fit/result.py": (),

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from locapprox.fit.nulls import lifted
 from locapprox.fit.sampling import generator
-from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw
+from locapprox.neighbourhoods.base import BaseNeighbourhood
+from locapprox.neighbourhoods.draws import Draw
 
 
 def points_around(

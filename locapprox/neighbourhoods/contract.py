@@ -11,8 +11,9 @@ from torch import Tensor
 from locapprox._names import index_of, names_of
 from locapprox._parts import close, is_builtin
 from locapprox.models.inputs import Array, as_tensor
-from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw, Neighbourhood, described
+from locapprox.neighbourhoods.base import BaseNeighbourhood, Neighbourhood, described
 from locapprox.neighbourhoods.distributions import Distribution, described_distribution
+from locapprox.neighbourhoods.draws import Draw
 from locapprox.neighbourhoods.placements import Additive
 
 

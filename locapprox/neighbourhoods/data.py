@@ -10,7 +10,8 @@ from torch import Tensor
 from locapprox._names import names_of
 from locapprox._parts import Concise, whole_number
 from locapprox.models.inputs import Array, all_finite, as_numbers, as_tensor
-from locapprox.neighbourhoods.base import BaseNeighbourhood, Draw
+from locapprox.neighbourhoods.base import BaseNeighbourhood
+from locapprox.neighbourhoods.draws import Draw
 from locapprox.neighbourhoods.named import Named
 from locapprox.neighbourhoods.placements import Additive
 

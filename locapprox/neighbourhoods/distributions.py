@@ -18,7 +18,7 @@ from torch import Tensor
 from locapprox._names import names_of
 from locapprox._parts import Concise, brief, finite
 from locapprox.models.inputs import Array, all_finite, as_numbers
-from locapprox.neighbourhoods.base import Draw, block_size
+from locapprox.neighbourhoods.draws import Draw, block_size
 from locapprox.neighbourhoods.named import Named
 
 Sigma = float | Tensor | np.ndarray | pd.Series

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from locapprox._parts import Concise, share
-from locapprox.neighbourhoods.base import Draw
+from locapprox.neighbourhoods.draws import Draw
 
 LEAST = 0.01  # of an instance's own weight: what removing one feature alone leaves at least, where a width is chosen
 SPREAD_LEFT = 4 * LEAST / (1 + LEAST) ** 2  # the same said of any ξ: the share of its variance that the kernel leaves

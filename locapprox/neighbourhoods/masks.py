@@ -12,8 +12,8 @@ from torch import Tensor
 
 from locapprox._memory import require_memory
 from locapprox._parts import Concise
-from locapprox.neighbourhoods.base import Draw, block_size
 from locapprox.neighbourhoods.distributions import BaseDistribution, ones
+from locapprox.neighbourhoods.draws import Draw, block_size
 
 
 @dataclass(frozen=True, repr=False)

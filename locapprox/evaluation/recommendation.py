@@ -117,7 +117,7 @@ def _against_the_mean(chosen: list[str], rows: pd.DataFrame) -> str:
 def _designed(answer: Recommendation, rows: pd.DataFrame) -> str:
     own, chosen = rows.loc[DESIGNED], answer.confidence_set
     explains = f"explains {own['explained']:.0%} on the typical instance"
-    if not own["usable"]:
+    if not bool(own["usable"]):
         return f"Nor is the method designed for this neighbourhood: no linear surrogate fits here (it {explains})."
     gain, low, high = answer.gain
     if not chosen:

@@ -124,6 +124,7 @@ def draw_ranking(
     for row, note in zip(rows[np.isnan(numbers[:, 0])], np.array(notes)[np.isnan(numbers[:, 0])], strict=True):
         ax.annotate(note, (0.5, row), xycoords=("axes fraction", "data"), ha="center", va="center", color="0.4")
     ax.set_yticks(rows, [as_text(name) for name in names])
+    ax.set_ylim(-0.5, len(names) - 0.5)
     ax.set_xlabel(as_text(label))
     ax.set_title(as_text(title))
     return ax

@@ -60,7 +60,7 @@ class Recommendation:
         Filled dots may be best; what is not usable has its R² in place of a dot.
         """
         to = self.confidence_set[0] if self.confidence_set else "the best constant"
-        label = f"{self.loss}, as a multiple of that of {to} (typical instance, {self.level:.0%} interval)"
+        label = f"{self.loss} / that of {to}\n(typical instance, {self.level:.0%} interval)"
         title = f"choose {self.winner}" if self.winner else "no winner" if self.confidence_set else "none is usable"
         filled = np.where(self.table["method"] == DESIGNED, 2, self.table["in_set"])
         notes = [f"not usable, R² {r2:.2g}" for r2 in self.table["r2"]]

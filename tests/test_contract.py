@@ -480,14 +480,25 @@ def test_a_surrogate_of_ones_own_is_used():
     assert mine.degrees_of_freedom.tolist() == [np.inf] * 3  # it says nothing of them
 
 
-ERRORS = {  # whose standard error is a sum of squares of the changes when each unit is left out
-    "HC3": ("LIME in x", "values", False),
-    "HC3 of noise": ("normal", "values", False),
+ERRORS = {  # whose standard error is a sum of squares of the changes δ when each unit is left out, times √ρ
+    "single rows": ("LIME in x", "values", False),
+    "single rows of noise": ("normal", "values", False),
     "pairs": ("antithetic", "values", False),
     "jackknife over pairs": ("Shapley", "values", True),
 }
 
 
+def rho(rows, unit, theta, without, differences):
+    """rᵀWe / eᵀWe of a unit's residuals under the fit of all rows and without it; of a pair's difference, if only that
+    moves θ."""
+    X = np.c_[rows.xi[unit], np.ones(len(unit))]
+    r, e = (rows.y[unit] - X @ fit for fit in (theta, without))
+    r, e = (a[:1] - a[1:] if differences else a for a in (r, e))
+    weight = rows.weight[unit][: len(r)]
+    return (weight * r * e).sum() / (weight * e * e).sum()
+
+
+@pytest.mark.usefixtures("errors_as_they_are")
 @pytest.mark.parametrize("case", ERRORS)
 def test_standard_errors_are_those_of_refits(case):
     name, loss_name, centred = ERRORS[case]
@@ -500,15 +511,16 @@ def test_standard_errors_are_those_of_refits(case):
         finite = np.flatnonzero(~rows.exact)
         theta = least_squares(rows, finite, loss, True)
         units = np.arange(rows.fixed, len(rows.xi)).reshape(-1, rows.unit)
-        shift = np.array([theta - least_squares(rows, np.setdiff1d(finite, unit), loss, True) for unit in units])
+        fits = [least_squares(rows, np.setdiff1d(finite, unit), loss, True) for unit in units]
+        kept = [rho(rows, unit, theta, fit, centred) ** 0.25 for unit, fit in zip(units, fits, strict=True)]
+        shift = np.array(kept)[:, None] * (theta - np.array(fits))
         square = (shift**2).sum(0)
         if centred:
             m = len(units)
             square = (square - shift.sum(0) ** 2 / m) * (m - 1) / m
         np.testing.assert_allclose(e.standard_error[i].numpy(), np.sqrt(square[:-1]), rtol=1e-6)
         out = []  # and the loss is that of every unit under the fit without it
-        for unit in units:
-            without = least_squares(rows, np.setdiff1d(finite, unit), loss, True)
+        for unit, without in zip(units, fits, strict=True):
             out += [rows.weight[r] * loss_at(rows, without, r, loss, True) for r in unit]
         fixed = np.setdiff1d(finite, units)
         out += [rows.weight[r] * loss_at(rows, theta, r, loss, True) for r in fixed]

@@ -281,10 +281,10 @@ def test_autocast_reaches_the_model_and_nothing_else(method):
             return torch.tanh(a @ W)
 
     x, seen = inputs(F32), []
-    plain = lx.explain(of_its_own, x, method, n_samples=50, progress=False)
+    plain = lx.explain(of_its_own, x, method, n_samples=400, progress=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = lx.explain(of_its_own, x, method, n_samples=50, progress=False)
-        lx.explain(lambda a: seen.append((a @ W).dtype) or of_its_own(a), x, method, n_samples=50, progress=False)
+        got = lx.explain(of_its_own, x, method, n_samples=400, progress=False)
+        lx.explain(lambda a: seen.append((a @ W).dtype) or of_its_own(a), x, method, n_samples=400, progress=False)
     assert set(seen) == {torch.bfloat16}
     for name in ("weights", "standard_error", "loss"):
         assert torch.equal(getattr(got, name), getattr(plain, name)), name

@@ -273,9 +273,7 @@ def test_no_free_lunch_counts_networks(results, drawn, tmp_path):
     row = picture.numbers.iloc[0]
     assert (row["networks"], row["nowhere_worse"], row["largest_lost"]) == (2, 1, pytest.approx(0.1))
     shown = {tuple(text.get_position()): text.get_text() for text in drawn[0].axes[0].texts}
-    assert [shown[j, i] for i in range(8) for j in range(8)] == [
-        "=" if i == j else "25" for i in range(8) for j in range(8)
-    ]
+    assert all(shown[j, i] == ("=" if i == j else "25") for i in range(8) for j in range(8))
     assert shown[11, METHODS.index("LIME")] == "≫"  # behind the eight columns and the one of blind spots
     headings = ["f is not linear", "blind spots", "division"]
     assert sorted(shown.values()) == sorted([*["25"] * 56, *["="] * 8, "≫", *headings])

@@ -150,7 +150,7 @@ def test_the_parts_are_what_least_squares_gives(tanh_net, x, draw_of, loss, meth
 
 def test_parts_add_up_and_are_not_negative(tanh_net, x):
     methods = lx.paper_methods() | {"LIME": lx.lime(3.0), "groups": lx.kernel_shap(baseline=0.3, features=LABELS)}
-    table = measured(tanh_net, near_zero(x), methods, methods, n_samples=60)
+    table = measured(tanh_net, near_zero(x), methods, methods, n_samples=200)
     np.testing.assert_allclose(table[PARTS].sum(axis=1), table["regret"], rtol=1e-12, atol=1e-15)
     meets = table[table["violation"] < 1e-9]
     assert (meets[["blind", "division"]] > -1e-10).all(axis=None)
@@ -210,7 +210,7 @@ def test_shares_of_the_parts_add_up_to_what_is_lost(tanh_net, x):
     """Means do; of medians only the non-linear one is judged, on its own."""
     methods = {"LIME": lx.lime(3.0), "KernelSHAP": lx.kernel_shap(), "SmoothGrad": lx.smoothgrad(0.3)}
     x = torch.cat([near_zero(x), x + 0.1, x - 0.1])
-    found = lx.faithfulness(tanh_net, x, methods, methods, n_samples=40, replicates=2, progress=False)
+    found = lx.faithfulness(tanh_net, x, methods, methods, n_samples=200, replicates=2, progress=False)
     table, parts = found.table, found.parts().set_index(["method", "neighbourhood"])
     means = table.groupby(["method", "neighbourhood"], sort=False)["lost"].mean()
     total = parts[[f"mean_{name}" for name in PARTS]].sum(axis=1)

@@ -103,7 +103,7 @@ class Faithfulness:
         """Why: per method and neighbourhood, three parts of `lost` (see `faithfulness`; what a missed row costs counts
         as non-linear): medians over instances, means, and the interval and state of the non-linear one.
 
-        Means add up to the mean of `lost`; medians need not.
+        Means add up to the mean of `lost`; medians need not. NaN where a part of an instance is unknown.
         """
         rows, measured = [], self._measured.set_index(["instance", "replicate"])
         for (method, where), part in measured.groupby(["method", "neighbourhood"], sort=False):
@@ -119,7 +119,7 @@ class Faithfulness:
                     "method": method,
                     "neighbourhood": where,
                     **{name: median.estimate for name, median in medians.items()},
-                    **{f"mean_{name}": share.mean() for name, share in shares.items()},
+                    **{f"mean_{name}": share.mean(skipna=False) for name, share in shares.items()},
                     "nonlinear_low": own.low,
                     "nonlinear_high": own.high,
                     "nonlinear_state": strict.state(self.margin),

@@ -390,7 +390,7 @@ def test_a_function_whose_attributes_have_the_names_of_modules():
     before, held = [part.training for part in NET.modules()], Holder()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        lx.explain(lambda rows: held.NET(rows), X, lx.c_lime(), n_samples=50)
+        lx.explain(lambda rows: held.NET(rows), X, lx.occlusion())
     assert [part.training for part in NET.modules()] == before
 
 

@@ -150,7 +150,7 @@ class Faithfulness:
         wide = summary.pivot_table(
             index="method", columns="neighbourhood", values=value, sort=False, dropna=False, aggfunc="first"
         )
-        return wide.loc[summary["method"].unique(), summary["neighbourhood"].unique()]
+        return wide.reindex(index=summary["method"].unique(), columns=summary["neighbourhood"].unique())
 
     @property
     def _corrected(self) -> float:

@@ -24,8 +24,8 @@ def needed(units: int) -> float:
 
 
 def needed_of_each(units: int) -> float:
-    """Of Σ δ² / max δ², δ the share of a unit in a mean gradient: five from 500 units on."""
-    return max(2.5, min(5.0, units / 100))
+    """Of Σ δ² / max δ², δ the share of a unit in a mean gradient: fifteen from 1,200 units on."""
+    return max(2.5, min(15.0, units / 80))
 
 
 class Estimate(NamedTuple):

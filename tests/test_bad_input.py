@@ -890,6 +890,7 @@ def test_a_sigma_that_is_too_small_comes_with_one_that_is_not(sigma):
     least = float(re.search(r"use sigma ≥ ([\d.e+-]+),", str(caught[0].message))[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "f is linear|a few of the")  # of what errors say
         e = lx.explain(net, x, lx.c_lime(least), n_samples=400)
     exact = lx.explain(network().eval(), X, lx.vanilla_gradients()).weights
     assert (e.weights - exact).abs().max() < 0.02 * exact.abs().max()
@@ -905,6 +906,7 @@ def test_what_is_too_small_for_half_precision_says_so():
     least = float(re.search(r"use sigma ≥ ([\d.e+-]+),", str(caught[0].message))[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "f is linear|a few of the")  # of what errors say
         lx.explain(lambda a: a.double().sum(1), X.half(), lx.c_lime(least), n_samples=400)
         e = lx.explain(lambda a: a.double().sum(1), X.half().double(), lx.c_lime(1e-3), n_samples=400)
     torch.testing.assert_close(e.weights, torch.ones(3, 6, dtype=F64))
@@ -922,6 +924,7 @@ def test_few_samples_warn_with_a_number_that_does_not(method):
     enough = int(re.search(r"Use n_samples ≥ (\d+)", str(caught[0].message))[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "f is linear|a few of the")  # of what errors say
         lx.explain(net, X, method, n_samples=enough)
 
 

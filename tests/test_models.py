@@ -75,6 +75,7 @@ def same(a, b):
     assert a[3:] == b[3:], "requires_grad or hooks"
 
 
+@pytest.mark.usefixtures("errors_as_they_are")
 @pytest.mark.parametrize("method", METHODS, ids=IDS)
 def test_a_module_is_explained_in_evaluation_mode_and_put_back(method, x):
     net = messy()
@@ -161,6 +162,7 @@ def test_mode_comes_back_when_the_model_raises(x, error):
     assert not net.frozen.training
 
 
+@pytest.mark.usefixtures("errors_as_they_are")
 def test_parameters_need_no_gradient(tanh_net, x):
     frozen = copy.deepcopy(tanh_net).requires_grad_(False)
     for method in GRADIENTS:
@@ -234,6 +236,7 @@ def test_global_random_state_is_neither_read_nor_changed(method, tanh_net, x):
     assert torch.equal(fits[0].standard_error, fits[1].standard_error)
 
 
+@pytest.mark.usefixtures("errors_as_they_are")
 def test_the_seed_matters(tanh_net, x):
     one, two = (lx.explain(tanh_net, x, lx.c_lime(), n_samples=64, seed=s) for s in (0, 1))
     assert not torch.equal(one.weights, two.weights)

@@ -227,7 +227,7 @@ def test_a_perturbation_test_finds_columns_and_rows():
 
     def auc(given):
         f = lambda a: (a.to_numpy() * [1.0, -2.0, 3.0]).sum(1)  # noqa: E731
-        return lx.perturbation_test(f, table, {"w": given}, kind="deletion").summary().to_numpy()[:, 1:].tolist()
+        return lx.perturbation_test(f, table, {"w": given}, kind="deletion").summary()["mean"].tolist()
 
     assert auc(weights) == auc(weights[["c", "a", "b"]]) == auc(weights.iloc[::-1])
     assert auc(weights) != auc(-weights)

@@ -17,7 +17,7 @@ def wave(a):
 
 
 def test_a_profile_knows_the_weights_at_every_width():
-    x, sigmas = torch.tensor([[0.2, 1.0], [1.0, -1.0]], dtype=F64), [0.05, 0.2, 0.5]
+    x, sigmas = torch.tensor([[0.2, 1.0], [0.8, -1.0]], dtype=F64), [0.05, 0.2, 0.5]
     p = lx.profile(wave, x, lx.c_lime(), sigmas, n_samples=4000)
     table = p.table.set_index(["width", "instance", "feature"]).sort_index()
     for width in sigmas:

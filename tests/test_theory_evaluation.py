@@ -15,9 +15,10 @@ import torch
 
 import locapprox as lx
 import theory_checks.__main__ as runner
-from locapprox import _explain, _explanation
+from locapprox import _explain
 from locapprox.evaluation import columns
 from locapprox.fit import jackknife, minimise, quadratic, sums, surrogates
+from locapprox.fit import points as points_around
 from locapprox.models import scores
 from locapprox.neighbourhoods import masks
 from locapprox.neighbourhoods.base import BaseNeighbourhood
@@ -189,8 +190,8 @@ def slopes_off(patch):
 
 
 def other_points(patch):
-    original = _explanation.generator
-    patch.setattr(_explanation, "generator", lambda seed, *rest: original(seed + 10_000, *rest))
+    original = points_around.generator
+    patch.setattr(points_around, "generator", lambda seed, *rest: original(seed + 10_000, *rest))
 
 
 def optimum_elsewhere(patch):

@@ -34,7 +34,7 @@ HELD = 2**24  # numbers in the matrices of one batch of instances
 
 
 class Split(NamedTuple):
-    """Two parts of the regret; NaN where a placement has no `steps`, or (division) a weight no standard error."""
+    """Two parts of the regret; NaN where a placement has no `steps`, or a given explanation no standard errors."""
 
     blind: Float[Tensor, " b"]
     division: Float[Tensor, " b"]
@@ -105,6 +105,9 @@ def split(best: Minimum, w: Float[Tensor, "b d"], e: Explanation, column: BaseNe
         return Split(nothing + torch.nan, nothing + torch.nan)
     if f == steps[0].shape[1] and torch.allclose(steps[0], torch.ones_like(steps[0])):
         return Split(nothing, nothing)  # weights are slopes
+    if bool((e.n_samples > 0).any()):  # fitted: where no error is known, none of an exact fit, else all is undetermined
+        unknown = torch.where(e.loss[i] > 0, torch.inf, 0.0).to(error)[:, None]
+        error = torch.where(error.isnan(), unknown, error)
     at = Displacements.between(steps, there, error.where(~weights.isnan(), 0.0).to(w), d)  # padding has no error
     division, held = _parts(best, w, at)
     added = (best.problem.loss_of(best.refitted(w[:, None])) - best.problem.loss_of(best.theta))[:, 0]

@@ -19,8 +19,8 @@ MOST_UNSEEN = 40  # nodes below which kinks hide each other: of ReLU networks 10
 
 
 def needed(units: int) -> float:
-    """Of (Σ c)² / Σ c², c the squared influence of a unit: few of few, four from 80 on, and a kurtosis up to 100."""
-    return max(2.5, min(4.0, units / 20), units / 100)
+    """Of (Σ c)² / Σ c², c the squared influence of a unit: few of few, four from 80 on, ten from 1,000 on."""
+    return max(2.5, min(4.0, units / 20), min(10.0, units / 100))
 
 
 def needed_of_each(units: int) -> float:
@@ -58,6 +58,8 @@ def known(estimate: Estimate, units: int, sample: Sample) -> Float[Tensor, "b k 
     if carry is None or units == 0:
         return error
     still, few = (carry == 0).expand_as(error), (carry < estimate.least).expand_as(error)
+    if sample.places is not None:  # what nothing moves has no error
+        still = still & (sample.places >= 0).any(1)[:, None, None]
     few = few & ~still & (error > 0)  # a weight that is held at a value has an error of 0
     if sample.role != "fit":
         return torch.where(still | few, torch.nan, error)

@@ -136,6 +136,7 @@ def samples(
     """The instances in batches that share a draw and fit into memory; every batch sees the same draw."""
     _keep_freed_memory()
     x, scores = problem.x, problem.scores
+    whole = neighbourhood, x
     neighbourhood, places = neighbourhood.without_nulls(x) if nulls_leave else (neighbourhood, None)
     for batch in neighbourhood.batches(x):
         one = neighbourhood.at(x, batch[:1])
@@ -146,7 +147,7 @@ def samples(
             bar.total = plan.rows * len(x)  # type: ignore[attr-defined]
         for instances in batch.to(x.device).split(plan.together(scores.k, keeps_gradients)):
             here, own = neighbourhood.at(x, instances), None if places is None else places[instances]
-            yield Sample(here, x[instances], instances, scores, n, plan, seed, role, bar, own)
+            yield Sample(here, x[instances], instances, scores, n, plan, seed, role, whole, bar, own)
 
 
 @dataclass(eq=False)
@@ -161,6 +162,7 @@ class Sample:
     plan: Plan
     seed: int
     role: str
+    whole: tuple[BaseNeighbourhood, Tensor]  # of all instances and features
     bar: Bar | None = None
     places: Int[Tensor, "b d"] | None = None  # see `BaseNeighbourhood.without_nulls`
 
@@ -280,9 +282,9 @@ class Sample:
         return y
 
     def advice(self, rows: int) -> str:
-        """What to do for an effective sample size of `rows`."""
-        rng = generator(self.seed, self.neighbourhood, self.role, self.x)
-        return self.neighbourhood.advice(self.x, self.n, rng, rows)
+        """What to do for an effective sample size of `rows` around all instances."""
+        neighbourhood, x = self.whole
+        return neighbourhood.advice(x, self.n, generator(self.seed, neighbourhood, self.role, x), rows)
 
     def _chunks(self, n: int, unit_size: int, n_fixed: int = 0) -> Iterator[tuple[slice, slice]]:
         """Instances × rows for one model call each: whole units, `rows_per_call` rows or just under."""

@@ -95,8 +95,9 @@ def surrogate(y, g, xi, weight, loss=(1.0, 0.0), intercept=True, random=True):
         return out | {"standard_error": np.sqrt(variance), "loss": slope * (w @ gap**2 / w.sum() + 2 * variance).sum()}
     if not slope and len(z) and not (random and exact.any()):
         inverse = np.linalg.pinv(gram / value)
-        left = residual / (1 - random * w * np.einsum("ni,ij,nj->n", X, inverse, X))
-        influence = (w * left)[:, None] * X @ inverse * random
+        rest = 1 - random * w * np.einsum("ni,ij,nj->n", X, inverse, X)
+        left = residual / rest
+        influence = (w * left * rest**0.25)[:, None] * X @ inverse * random  # half-way between HC2 and HC3
         out["standard_error"] = np.sqrt((influence**2).sum(0))[:d] / units[:d]
         out["loss"] = value * w @ left**2 / w.sum()
     return out

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from locapprox._explanation import Explanation, Inside
 from locapprox._method import Method
+from locapprox._notices import errors_unsaid
 from locapprox._parts import child_seeds, whole_number
 from locapprox._problem import Problem
 from locapprox.fit.contract import fitted
@@ -156,7 +157,8 @@ def explain_mean(
         raise ValueError("method labels the features of every instance differently: a mean over them has no meaning")
     seeds = child_seeds(seed, replicates)
     shown = tqdm(seeds, f"{method.name}: replicates", delay=2, leave=False, disable=not progress)
-    means = [explained(problem, method, n_samples, one).weights.nanmean(0) for one in shown]
+    with errors_unsaid():
+        means = [explained(problem, method, n_samples, one).weights.nanmean(0) for one in shown]
     stacked = torch.stack(means)
     return stacked.mean(0), stacked.std(0) / replicates**0.5
 

@@ -14,6 +14,7 @@ from locapprox._explain import N_SAMPLES, explained
 from locapprox._explanation import Explanation, Inside
 from locapprox._method import Method
 from locapprox._names import aligned, index_of, names_of
+from locapprox._notices import errors_unsaid
 from locapprox._parts import Concise
 from locapprox._problem import Problem
 from locapprox.fit.surrogates import described_surrogate
@@ -177,7 +178,8 @@ def as_explanation_of(
     if isinstance(part, Explanation):
         return part
     if isinstance(part, Method):
-        return explained(problem, part, n_samples, seed)
+        with errors_unsaid():
+            return explained(problem, part, n_samples, seed)
     if isinstance(part, Explainer) and not part.is_function_approximation:
         raise TypeError("its maps approximate no function, so they have no surrogate error")
     if isinstance(part, Explainer):
@@ -202,7 +204,8 @@ def as_maps(
             raise TypeError(f"{name!r} is a {type(part).__name__}: to run it the model is needed (model=, target=)")
         with naming("method", name):
             if isinstance(part, Method) and problem is not None:
-                part = explained(problem, part, n_samples, seed)
+                with errors_unsaid():
+                    part = explained(problem, part, n_samples, seed)
             elif isinstance(part, Explainer) and problem is not None:
                 part = _asked(part, problem)
         out[name] = part

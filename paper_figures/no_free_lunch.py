@@ -118,7 +118,7 @@ def block(ax: Axes, matrix: pd.DataFrame, part: str, methods: list[str], columns
     for (i, j), value in np.ndenumerate(values):
         cell = methods[i], columns[j]
         mark = MARKS[str(cells.loc[cell, "nonlinear_state"])] if part == "nonlinear" else ""
-        number = "" if value < NUMBERED else "≫" if value > 1 else f"{100 * value:.0f}"
+        number = "–" if np.isnan(value) else "" if value < NUMBERED else "≫" if value > 1 else f"{100 * value:.0f}"
         colour = "w" if NORM(np.nan_to_num(value)) < 0.6 else "k"
         if number or mark:
             ax.text(start + j, i, number + mark, ha="center", va="center", fontsize=5, color=colour, in_layout=False)

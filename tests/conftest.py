@@ -143,7 +143,7 @@ def given() -> type[Given]:
 
 
 def _draw_of(neighbourhood: object, x: Tensor, n: int, seed: int = 0, role: str = "fit") -> Draw:
-    from locapprox.fit.sampling import generator
+    from locapprox.fit.seeds import generator
     from locapprox.neighbourhoods.base import described
 
     where = described(neighbourhood)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 import locapprox as lx
-from locapprox.fit.sampling import generator
+from locapprox.fit.seeds import generator
 
 D = 6
 LABELS = torch.tensor([0, 0, 1, 2, 2, 3])

@@ -4,6 +4,7 @@ A draw that lacks the rare large values of a heavy tail looks like any other, so
 intervals that it lets pass cover .95: what can be held down is how often an interval is printed that misses.
 """
 
+import warnings
 from dataclasses import dataclass
 from functools import cache
 
@@ -240,3 +241,19 @@ def test_the_width_of_simultaneous_intervals():
         torch.testing.assert_close(high - low, expected)
     with pytest.raises(ValueError, match="simultaneous must be"):
         e.interval(simultaneous="batch")
+
+
+def test_errors_that_nobody_sees_are_not_spoken_of():
+    """What shows no standard errors does not warn of them; explain() does."""
+    x, method = torch.zeros(6, 3, dtype=F64), lx.c_lime()
+    flat = lambda rows: rows.sum(1)  # noqa: E731
+    with pytest.warns(UserWarning, match="f is linear"):
+        lx.explain(flat, x, method, n_samples=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lx.faithfulness(flat, x, method, method, n_samples=100)
+        lx.recommend(flat, x, method.neighbourhood, methods=[method, lx.smoothgrad()], n_samples=100, replicates=2)
+        lx.perturbation_test(flat, x, method, n_samples=100)
+        lx.explain_mean(flat, x, method, n_samples=100, replicates=2)
+    with pytest.warns(UserWarning, match="f is linear"):
+        lx.explain(flat, x, method, n_samples=100)

@@ -8,7 +8,7 @@ import torch
 from captum.attr._core.lime import get_exp_kernel_similarity_function
 
 import locapprox as lx
-from locapprox.fit.sampling import generator
+from locapprox.fit.seeds import generator
 from locapprox.neighbourhoods.base import described
 from locapprox.neighbourhoods.distributions import Normal
 from locapprox.neighbourhoods.kernels import ExponentialKernel

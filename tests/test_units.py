@@ -190,7 +190,7 @@ def test_a_norm_is_bounded_in_any_unit(s):
 
 
 def draw_rows(x):
-    from locapprox.fit.sampling import generator
+    from locapprox.fit.seeds import generator
 
     where = lx.Multiplicative(lx.FairMasks())
     return torch.cat([draw.xi for draw in where.blocks(x, 200, generator(0, where, "fit", x))])

@@ -19,6 +19,7 @@ from locapprox.models.scores import Target
 from locapprox.neighbourhoods.base import Neighbourhood
 from locapprox.plotting import Axes, draw_matrix
 
+ROUNDED = 1e-9  # of the regret: a part that is smaller is rounding
 MARGIN = 0.01  # of the best constant's loss
 MEASURES = ("error", "optimum", "regret", "blind", "division", "nonlinear", "violation", "r2")
 MARKS = {WORSE: "", EQUIVALENT: " =", UNDECIDED: " ?"}
@@ -107,11 +108,13 @@ class Faithfulness:
         """
         rows, measured = [], self._measured.set_index(["instance", "replicate"])
         for (method, where), part in measured.groupby(["method", "neighbourhood"], sort=False):
+            exact = part["regret"].abs() * ROUNDED
             shares = {
-                name: (part[name] / part["constant"]).where(part[name] != 0, part[name])
-                for name in ("blind", "division")
+                name: (part[name] / part["constant"]).where(part[name].abs() > exact, 0 * part[name])
+                for name in ("blind", "division", "nonlinear")
             }
-            shares["nonlinear"] = part["lost"] - shares["blind"] - shares["division"]
+            rest = part["lost"] - shares["blind"] - shares["division"]
+            shares["nonlinear"] = rest.where(np.isfinite(part["lost"]), shares["nonlinear"])  # of a flat f, ∞ − ∞
             medians = {name: typical(share, self.level) for name, share in shares.items()}
             own, strict = medians["nonlinear"], typical(shares["nonlinear"], self._corrected)
             rows.append(

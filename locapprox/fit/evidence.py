@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from locapprox._notices import warn
+from locapprox._notices import warn_of_errors
 from locapprox.fit.sampling import Sample
 
 SHOWN = 5  # instances named in a warning
@@ -64,14 +64,14 @@ def known(estimate: Estimate, units: int, sample: Sample) -> Float[Tensor, "b k 
     if sample.role != "fit":
         return torch.where(still | few, torch.nan, error)
     if bool(still.any()):
-        warn(
+        warn_of_errors(
             f"f is linear, but for round-off, over all {units} draws of {named(still, sample)} (or constant, or its "
             "gradient is, in some feature). Weights are right if it is so everywhere there, but of kinks and steps "
             f"that fewer than 3 in {units} draws meet nothing is known, so standard errors are NaN: use more "
             "n_samples or a wider neighbourhood to look for them"
         )
     if bool(few.any()):
-        warn(
+        warn_of_errors(
             f"a few of the {units} draws make most of the spread of f around {named(few, sample)} (rare kinks or "
             "steps, heavy tails, or a small n_samples), too few for an error: standard errors there are NaN. Use more "
             "n_samples, a wider neighbourhood, or explain a bounded output (a probability, log f)"
@@ -99,7 +99,7 @@ def resolved(error: Tensor, smooth: Tensor, nodes: int, sample: Sample) -> Tenso
     """Errors of a quadrature, NaN with a warning where f is not smooth between few nodes."""
     if nodes >= MOST_UNSEEN or bool(smooth.all()):
         return error
-    warn(
+    warn_of_errors(
         f"f has kinks between the {nodes} nodes of the quadrature around {named(~smooth, sample)}, more perhaps than "
         f"so few show: standard errors there are NaN. Use n_samples ≥ {MOST_UNSEEN}"
     )

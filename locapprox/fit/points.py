@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from locapprox.fit.nulls import lifted
-from locapprox.fit.sampling import generator
+from locapprox.fit.seeds import generator
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 from locapprox.neighbourhoods.draws import Draw
 

@@ -1,19 +1,18 @@
 """One draw for a batch of instances, block by block, and the model's answers to it."""
 
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from locapprox._memory import require_memory
 from locapprox._problem import Problem
+from locapprox.fit.seeds import generator
 from locapprox.fit.solve import design, unit_of_weights
 from locapprox.models.scores import Scores
 from locapprox.neighbourhoods.base import BaseNeighbourhood
@@ -54,11 +53,6 @@ class Chunk(NamedTuple):
     gradient: Float[Tensor, "c k r d"]
 
 
-def generator(seed: int, neighbourhood: BaseNeighbourhood, role: str, x: Tensor) -> torch.Generator:
-    """Seeded by (seed, kind of neighbourhood, role, d): the same for any batch and for all parameters of a kind."""
-    return torch.Generator(x.device).manual_seed(_seed(seed, f"{neighbourhood.kind}|{role}", x[0].numel()))
-
-
 @lru_cache(maxsize=1)
 def _keep_freed_memory() -> None:
     """Once, before the first draw: a block that is never touched, and freed.
@@ -67,12 +61,6 @@ def _keep_freed_memory() -> None:
     every page that is needed again costs a fault (thousands per call of `explain`). After this it keeps up to 32 MB.
     """
     torch.empty(2**22, device="cpu")
-
-
-@lru_cache(maxsize=64)
-def _seed(seed: int, words: str, d: int) -> int:
-    sequence = np.random.SeedSequence([seed, zlib.crc32(words.encode()), d])
-    return int(sequence.generate_state(1, np.uint64)[0]) >> 1
 
 
 class Plan(NamedTuple):

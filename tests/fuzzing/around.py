@@ -14,7 +14,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import locapprox as lx
-from locapprox.fit.sampling import generator
+from locapprox.fit.seeds import generator
 from locapprox.neighbourhoods.base import described
 
 from . import things

@@ -112,6 +112,8 @@ def draw_ranking(
 
     Kinds: 0 a hollow dot, 1 a filled one, 2 a filled one in another colour.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     ax = axes(ax)
     rows, known = np.arange(len(names))[::-1], np.isfinite(numbers).all(1)
     ax.hlines(rows[known], numbers[known, 1], numbers[known, 2], color="0.4")
@@ -121,6 +123,10 @@ def draw_ranking(
         ax.scatter(numbers[some, 0], rows[some], facecolor=face, edgecolor=edge, zorder=3)
     ax.axvline(1, color="0.3", linewidth=0.8)
     ax.set_xscale("log")
+    span = np.nanmax(numbers, initial=1.0) / np.nanmin(numbers, initial=1.0)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 100 else (1,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.minorticks_off()
     for row, note in zip(rows[np.isnan(numbers[:, 0])], np.array(notes)[np.isnan(numbers[:, 0])], strict=True):
         ax.annotate(note, (0.5, row), xycoords=("axes fraction", "data"), ha="center", va="center", color="0.4")
     ax.set_yticks(rows, [as_text(name) for name in names])

@@ -61,7 +61,7 @@ class Profile:
                     parts[j, i] = e._by_score(part)[instance, score].cpu().numpy()
                 parts[3, i] = float(e.r2.reshape(b, k)[instance, score])
         weights, low, high, r2 = parts
-        title = f"{one.method.name}, instance {instance} (bands: {self.level:.0%} intervals)"
+        title = f"{one.method.name}, instance {instance} (bands: {self.level:.0%} intervals, where known)"
         return draw_profile(
             np.array(self.widths), weights, low, high, r2[:, 0], one._names(), whole_number(top, "top"), title
         )

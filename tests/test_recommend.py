@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from scipy import stats
 from sklearn.ensemble import RandomForestRegressor
 from torch import nn
@@ -219,7 +220,7 @@ def test_it_prints_as_a_table_and_plots(tanh_net, x):
     answer = lx.recommend(tanh_net, x, lx.Additive(lx.Normal(0.7)), methods=methods, n_samples=N)
     for name in ("Occlusion", "C-LIME", DESIGNED, "explained", "worse_than_constant", "ratio", "low", "high", "in_set"):
         assert name in str(answer)
-    ax, table = answer.plot(), answer.table
+    ax, table = answer.plot(plt.figure().add_subplot()), answer.table
     assert ax.get_xscale() == "log"
     height = {label.get_text(): label.get_position()[1] for label in ax.get_yticklabels()}
     assert sorted(height, key=height.get, reverse=True) == table["method"].tolist()

@@ -444,3 +444,13 @@ def test_columns_of_the_matrix_are_of_the_present_features(x, column):
 def _grouped(method, group):
     where = method.neighbourhood
     return lx.Multiplicative(where.distribution, features=group, kernel=where.kernel)
+
+
+def test_a_column_of_exact_rows_alone_is_measured():
+    """One present feature: KernelSHAP's rows are the empty and the full mask, met, and nothing is lost."""
+    x = torch.rand(8, 5, generator=torch.Generator().manual_seed(0), dtype=F64) + 0.2
+    x[-1], x[-2] = torch.tensor([0, 0, 1.0, 0, 0]), 0.0
+    f = lambda a: torch.exp(a.sum(1) / 3)  # noqa: E731
+    found = lx.faithfulness(f, x, lx.kernel_shap(), lx.kernel_shap(), n_samples=100, progress=False)
+    assert (found.table["lost"].abs() < 1e-6).all()
+    assert found.summary()["state"].tolist() == ["equivalent"]

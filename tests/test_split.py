@@ -316,3 +316,15 @@ def test_a_users_placement_is_split_as_the_librarys(tanh_net, x):
     mixed = lx.Method("mixed", Mixed(), lx.SquaredError())
     assert measured(tanh_net, x, [mixed], lx.smoothgrad(0.3))[PARTS].isna().all(axis=None)
     assert (measured(tanh_net, x, [mixed], [mixed])[["blind", "division"]] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 7])
+def test_a_constant_column_of_a_background_is_a_blind_spot(rows):
+    """The mean of equal numbers is rounded: x − mean is 1e-17, and still no step."""
+    rng = torch.Generator().manual_seed(0)
+    x, base = (torch.randn(n, 4, generator=rng, dtype=F64) for n in (6, rows))
+    x[:, 0] = base[:, 0] = 0.1
+    model = lambda a: torch.tanh(a[:, 0] * 2 + a.sum(1))  # noqa: E731
+    where = {"noise": lx.smoothgrad(0.1)}
+    table = lx.faithfulness(model, x, lx.kernel_shap(lx.Background(base)), where, n_samples=200, progress=False).table
+    assert (table["blind"] > 1e-3).all()  # 0 of 3 rows and of 7, where a mean that is rounded was a step

@@ -183,7 +183,8 @@ def measures(best: Minimum, theta: Float[Tensor, "b m p"]) -> dict[str, Float[Te
     optimum, constant = out_of_sample(least, fit.loss).expand_as(error), fit.constant_loss.expand_as(error)
     violation = torch.zeros_like(error)
     if len(exact.rows):
-        violation = (theta @ exact.rows.mT - exact.y).abs().amax(-1)
+        gap, size = (theta @ exact.rows.mT - exact.y).abs(), theta.abs().sum(-1, keepdim=True) + exact.y.abs()
+        violation = gap.where(gap > 8 * torch.finfo(gap.dtype).eps * size, 0.0).amax(-1)
     return {"error": error, "optimum": optimum, "violation": violation, "constant": constant}
 
 

@@ -100,9 +100,9 @@ def ranked(errors: Errors, level: float, margin: float, predicted: Predicted) ->
     return Ranking(pd.DataFrame(rows), answers, gain)
 
 
-def _usable_and_best_first(row: dict[str, Any]) -> tuple[bool, float]:
+def _usable_and_best_first(row: dict[str, Any]) -> tuple[bool, float, float]:
     explained = row["explained"]
-    return not row["usable"], np.inf if np.isnan(explained) else -explained
+    return not row["usable"], np.inf if np.isnan(explained) else -explained, row["error"]
 
 
 def confidence_set(errors: Errors, usable: Sequence[str], level: float, comparisons: int) -> list[str]:

@@ -71,6 +71,8 @@ class Recommendation:
 def said(answer: Recommendation) -> str:
     """What a recommendation shows, in sentences with numbers."""
     rows = answer.table.set_index("method")
+    if rows["r2"].isna().all() and (rows["error"] == 0).all():
+        return "f does not vary on this neighbourhood, and every explanation says so: there is nothing to choose by."
     sentences = [_choice(answer, rows), _designed(answer, rows)]
     lost = rows[~rows["usable"] & (rows.index != DESIGNED)]
     if len(lost):

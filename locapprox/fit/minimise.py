@@ -169,7 +169,9 @@ def drowns(sample: Sample, flat: bool) -> bool:
         return not bool((placed == x.reshape(len(x), *[1] * (placed.ndim - x.ndim), *x.shape[1:])).all())
 
     least = torch.finfo(x.dtype).eps * float(x.abs().amax())
-    lost = flat and float(block.xi.abs().amax()) < least  # an entry of x that is 0 moves, and f does not
+    lost = (
+        flat and len(xi) > 0 and float(block.xi.abs().amax()) < least
+    )  # an entry of x that is 0 moves, and f does not
     return len(xi) > 0 and (lost or not moves(xi)) and not moves(0 * xi) and moves(2.0**60 * xi)
 
 

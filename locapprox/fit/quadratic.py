@@ -157,7 +157,7 @@ class Quadratic:
             square = weight * about.square().sum(-1)
             residual = gg - 2 * cross + square
             loss += self.loss.gradient * _resolved(residual, gg + square) / weight
-        return loss
+        return torch.where(weight > 0, loss, 0.0)  # 0 of no rows
 
     def curvature(self, step: Float[Tensor, "b k p"]) -> Float[Tensor, "b k"]:
         """stepᵀ A step / Σ weight: what a step from the minimum adds to the mean loss."""
@@ -178,7 +178,7 @@ class Quadratic:
             g0, g, gg = self.gradients
             cross = (2 * g0 * g / weight[..., None]).sum(-1)
             loss += self.loss.gradient * (gg / weight + cross + g0.square().sum(-1))
-        return loss
+        return torch.where(weight > 0, loss, 0.0)  # 0 of no rows
 
     def about_y0(self, exact: Exact) -> Exact:
         return Exact(exact.rows, exact.y - self.y0[..., None])

@@ -125,8 +125,7 @@ class Multiplicative(Placement):
         """
         if not self._draws.nulls_leave or type(self).place is not Multiplicative.place:
             return self, None
-        base = self._base.of(x)
-        moved = (x != base.amin(1)) | (x != base.amax(1))
+        moved = self._moved(x)
         if bool(moved.all()):
             return self, None
         moves, known = (self._labels.group_sum(x, entries.to(x)) > 0 for entries in (moved, torch.ones_like(moved)))
@@ -178,13 +177,18 @@ class Multiplicative(Placement):
         With a background sample b is its mean.
         """
         base = self._base.of(x).to(weights.dtype).mean(1)
-        gap = x.to(weights.dtype) - base
+        gap = (x.to(weights.dtype) - base).where(self._moved(x), 0.0)
         square = self._labels.group_sum(x, gap.square()).unsqueeze(1)
         per_feature = torch.where(square > 0, weights / square, 0.0)
         return self._labels.lift(x, per_feature) * gap.unsqueeze(1), base.expand(x.shape)
 
+    def _moved(self, x: Tensor) -> Tensor:
+        """The entries that differ from the baseline, or one of a background's: the mean of equal ones is rounded."""
+        base = self._base.of(x)
+        return (x != base.amin(1)) | (x != base.amax(1))
+
     def steps(self, x: Tensor, d: int) -> tuple[Tensor, Tensor]:
-        gap = (x - self._base.of(x).mean(1)).flatten(1)
+        gap = (x - self._base.of(x).mean(1)).where(self._moved(x), 0.0).flatten(1)
         labels = torch.arange(d, device=x.device)[None] if self._labels.labels is None else self._labels.flat(x)
         return gap, labels.expand(gap.shape)
 

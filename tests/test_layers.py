@@ -37,9 +37,8 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
     ),
     "images": ("_parts", "plotting", "models", "_problem", "_explanation", "_explain", "_explainer"),
     "evaluation": (
-        *("_names", "_parts", "plotting", "models", "neighbourhoods", "_problem", "fit", "_method", "_explanation"),
-        "_explain",
-        "_explainer",
+        *("_names", "_notices", "_parts", "plotting", "models", "neighbourhoods", "_problem", "fit", "_method"),
+        *("_explanation", "_explain", "_explainer"),
     ),
 }
 NARROWER = {  # files that may import less than their layer, or one thing more

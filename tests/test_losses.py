@@ -387,3 +387,22 @@ def test_check_loss_names_the_first_clause_broken(clause):
         lx.check_loss(Broken())
     with pytest.raises(ValueError, match=clause):  # and in every Method
         lx.Method("m", NOISE, Broken())
+
+
+@pytest.mark.parametrize("loss", [lx.Huber(0.1), lx.Quantile(0.5, 0.1), lx.CrossEntropy()], ids=repr)
+def test_rows_to_interpolate_may_be_all_there_are(loss):
+    """One present feature: the empty and the full mask decide, under any loss; of none the weights are 0."""
+    x = torch.tensor([[0.5, 0.7, 0.2], [0, 0, 1.0], [0, 0, 0]], dtype=torch.float64)
+    logistic = isinstance(loss, lx.CrossEntropy)
+    surrogate = lx.Logistic() if logistic else lx.Linear()
+    method = lx.Method("m", lx.kernel_shap().neighbourhood, loss, surrogate)
+    e = lx.explain(lambda rows: torch.sigmoid(rows.sum(1) / 3), x, method, n_samples=64)
+    gap = 1 / 3 if logistic else float(torch.sigmoid(torch.tensor(1 / 3, dtype=torch.float64))) - 0.5
+    torch.testing.assert_close(e.weights[1:], torch.tensor([[0, 0, gap], [0, 0, 0]], dtype=torch.float64))
+    assert (e.standard_error[1:] == 0).all()
+
+
+def test_a_limit_is_no_column_of_values():
+    limit = lx.Method("limit", lx.Additive(lx.Limit()), lx.SquaredError(), lx.Logistic())
+    with pytest.raises(ValueError, match="neighbourhoods: 'limit' is a limit, where values have no error"):
+        lx.faithfulness(heavy, X, lx.c_lime(), limit)

@@ -13,6 +13,7 @@ from torch import Tensor
 from locapprox._explainer import as_explanation_of, naming
 from locapprox._explanation import Explanation
 from locapprox._method import Method
+from locapprox._notices import errors_unsaid
 from locapprox._problem import Problem
 from locapprox.evaluation.columns_of_rows import measured as of_rows
 from locapprox.evaluation.split import split
@@ -43,11 +44,17 @@ def columns_of(neighbourhoods: Mapping[str, Any]) -> Iterator[Column]:
                 raise ValueError(
                     f"neighbourhoods: {name!r} has a loss of logistic surrogates; columns measure linear ones"
                 )
-            yield Column(name, described(part.neighbourhood), part.loss)
+            column = Column(name, described(part.neighbourhood), part.loss)
         elif isinstance(part, Neighbourhood) and not isinstance(part, type):
-            yield Column(name, described(part), SquaredError())
+            column = Column(name, described(part), SquaredError())
         else:
             raise TypeError(f"neighbourhoods: {name!r} must be a neighbourhood (draw, place) or a Method, got {part!r}")
+        if column.neighbourhood.shrinks and column.loss.of_gradients is False:
+            raise ValueError(
+                f"neighbourhoods: {name!r} is a limit, where values have no error of their own; measure on small noise "
+                "(lx.Normal)"
+            )
+        yield column
 
 
 def check_explanations(problem: Problem, explanations: Mapping[str, Explanation]) -> None:
@@ -130,7 +137,7 @@ class Matrix:
         for column in self.columns:
             with naming("neighbourhood", column.name):
                 column = replace(column, neighbourhood=self.problem.check(column.neighbourhood, self.n(column.name)))
-                with self.problem.evaluating():
+                with self.problem.evaluating(), errors_unsaid():
                     table = evaluate(column, self.problem, explanations, self.intercept, self.n(column.name), seed)
             labels = {"neighbourhood": column.name, "loss": column.loss.name}
             method, instance = np.repeat(list(explanations), b), np.tile(np.arange(b), len(explanations))

@@ -133,18 +133,18 @@ class Faithfulness:
     def plot(self, value: str = "lost", ax: Axes | None = None) -> Axes:
         """The matrix as a heat map: what is lost in per cent, with its state, or a measure, every column on a scale of
         its own, since columns differ in units."""
-        wide = self.matrix(value)
-        names = list(wide.index), list(wide.columns)
-        if value in MEASURES:
+        if value not in ("lost", "state"):
+            wide = self.matrix(value)
             title = f"mean {value} (shades: square root, each column on its own scale)"
-            return draw_matrix(wide.to_numpy(float), *names, title, ax)
-        title = f"lost on the typical instance, % of the best constant's loss\n{self._legend}"
-        shares = self.matrix("lost").to_numpy(float).clip(0, 1)
-        return draw_matrix(shares, *names, title, ax, self._texts().to_numpy())
-
-    def _texts(self) -> pd.DataFrame:
-        """What is lost, in per cent, with the mark of its state."""
+            return draw_matrix(wide.to_numpy(float), list(wide.index), list(wide.columns), title, ax)
         summary = self.summary()
+        wide, texts = self._wide(summary, "lost"), self._texts(summary)
+        title = f"lost on the typical instance, % of the best constant's loss\n{self._legend}"
+        shares = wide.to_numpy(float).clip(0, 1)
+        return draw_matrix(shares, list(wide.index), list(wide.columns), title, ax, texts.to_numpy())
+
+    def _texts(self, summary: pd.DataFrame) -> pd.DataFrame:
+        """What is lost, in per cent, with the mark of its state."""
         shown = [percent(lost) + MARKS[state] for lost, state in zip(summary["lost"], summary["state"], strict=True)]
         return self._wide(summary.assign(shown=shown), "shown")
 
@@ -167,11 +167,11 @@ class Faithfulness:
     def __repr__(self) -> str:
         head = f"Faithfulness: lost on the typical instance, % of the best constant's loss ({self._legend})"
         with pd.option_context("display.width", 160, "display.max_columns", None):
-            return f"{head}\n{self._texts().to_string()}"
+            return f"{head}\n{self._texts(self.summary()).to_string()}"
 
     def _repr_html_(self) -> str:
         return f"<p>lost on the typical instance, % of the best constant's loss ({self._legend})</p>" + (
-            self._texts().to_html()
+            self._texts(self.summary()).to_html()
         )
 
 
@@ -236,8 +236,9 @@ def faithfulness(
     surrogate with the column's placement or with x₀ + ξ, NaN where a placement is not x_ξ = o + step ⊙ ξ (see
     `BaseNeighbourhood.steps`); division and nonlinear also where a standard error is unknown.
 
-    A surrogate goes to a column with the same placement as it is; to any other through the input space, where it is
-    affine (see `Explanation.predict`).
+    A feature that no mask moves (x at the baseline) is not in a draw of masks: what a surrogate says of it counts
+    nowhere there. A surrogate goes to a column with the same placement as it is; to any other through the input space,
+    where it is affine (see `Explanation.predict`).
 
     Raises ValueError or TypeError naming the argument, the method or the neighbourhood that does not fit.
     """

@@ -61,8 +61,6 @@ def known(estimate: Estimate, units: int, sample: Sample) -> Float[Tensor, "b k 
     if sample.places is not None:  # what nothing moves has no error
         still = still & (sample.places >= 0).any(1)[:, None, None]
     few = few & ~still & (error > 0)  # a weight that is held at a value has an error of 0
-    if sample.role != "fit":
-        return torch.where(still | few, torch.nan, error)
     if bool(still.any()):
         warn_of_errors(
             f"f is linear, but for round-off, over all {units} draws of {named(still, sample)} (or constant, or its "

@@ -46,7 +46,7 @@ def fit_kept(kept: Kept) -> Fit:
 def regression(kept: Kept) -> Fit:
     """One problem for each of B."""
     rows, d = kept.rows, kept.rows.X.shape[1] - kept.intercept
-    size = rows.X[:, :d].abs().amax()
+    size = rows.X[:, :d].abs().amax() if rows.X.numel() else rows.weight.new_ones(())
     if float(size) == 0 and rows.G is not None:  # at a point gradients alone say what a unit of ξ is
         size = rows.G.abs().amax().clamp_min(torch.finfo(size.dtype).tiny).reciprocal()
     unit = float(unit_near(size))
@@ -91,6 +91,9 @@ def middle_of(rows: Rows, intercept: bool) -> Float[Tensor, " B"]:
 def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Estimate]:
     """θ, its standard errors and the loss on fresh draws."""
     rows, n_fixed, unit_size = kept.rows, kept.n_fixed, kept.unit_size
+    if not rows.X.numel():  # the rows to interpolate are all there are
+        theta = start(rows)
+        return theta, Estimate(torch.zeros_like(theta), torch.zeros_like(theta[:, 0]), torch.inf)
     steps = isinstance(rows.loss, Loss | CrossEntropy)  # Newton's, for the units left out
     try:
         theta = minimise(rows, start(rows))
@@ -138,7 +141,9 @@ def delete_groups(kept: Kept, theta: Float[Tensor, "B p"]) -> Estimate:
 
 
 def constant_loss(rows: Rows) -> Float[Tensor, " B"]:
-    """The loss of the best constant g."""
+    """The loss of the best constant g; 0 of no rows."""
+    if not rows.X.numel():
+        return torch.zeros_like(rows.weight.sum(-1))
     total = rows.weight.sum(-1)
     if not isinstance(rows.loss, Loss):
         constant = rows.location(rows.y, rows.weight)

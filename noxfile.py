@@ -33,6 +33,15 @@ def lowest(session: nox.Session) -> None:
     run(session, "-o", markers, "-k", "not agrees_with_shap and not limes_constant", *files)
 
 
+@nox.session(python=["3.12"])
+def oddshap(session: nox.Session) -> None:
+    """shapiq's OddSHAP on the games of `make bench`, whose page shows it afterwards: shapiq needs Python 3.12."""
+    import sklearn  # of the environment that wrote the games
+
+    session.install("shapiq==1.8.*", f"scikit-learn=={sklearn.__version__}", "joblib")
+    session.run("python", "-m", "experiments.bench.oddshap", *session.posargs)
+
+
 def run(session: nox.Session, *arguments: str) -> None:
     env = {"LOCAPPROX_DATA": str(DATA.resolve())} if DATA.is_dir() else {}
     session.run("python", "-m", "pytest", "-n", "auto", *arguments, env=env)

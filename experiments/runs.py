@@ -38,7 +38,6 @@ STARTERS = {
     "paper_images.py",
     "demo.py",
     "schedule.py",
-    "bench.py",
 }  # start or time experiments, and compute no result
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
@@ -242,7 +241,7 @@ def code_version() -> str:
 
     One version for all experiments: a change in any source computes everything again, which is coarse but never wrong.
     """
-    experiments = [path for path in ROOT.glob("experiments/**/*.py") if path.name not in STARTERS]
+    experiments = [path for path in ROOT.glob("experiments/*.py") if path.name not in STARTERS]
     return version_of([*ROOT.glob("locapprox/**/*.py"), *experiments])
 
 

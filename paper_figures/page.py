@@ -13,7 +13,7 @@ from paper_figures.image_models import summary
 from paper_figures.results import Runs, nearest, published
 from paper_figures.style import Picture, title
 
-STYLE = """
+PAGE_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #222 }
 h1 { font-size: 1.6rem } h2 { border-top: 1px solid #ccc; padding-top: 1rem; margin-top: 3rem }
 img { max-width: 100%; height: auto } figure { margin: 2rem 0 } figcaption { color: #444; overflow-wrap: anywhere }
@@ -103,11 +103,11 @@ def index(
             "<p>Every statement the framework rests on, as a computed number held against a bound.</p>",
             table(claims),
         ]
-        body += [_image(path, text) + "</figure>" for path, text in images]
+        body += [image(path, text) + "</figure>" for path, text in images]
         sections["theory"] = "Theory checks", [*body, _commands(["python -m theory_checks"])]
     contents = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in sections.items())
     text = "\n".join(f'<h2 id="{n}">{h}</h2>\n' + "\n".join(b) for n, (h, b) in sections.items())
-    return PAGE.format(style=STYLE, contents=contents, body=text)
+    return PAGE.format(style=PAGE_STYLE, contents=contents, body=text)
 
 
 def _models(runs: Runs) -> Iterable[str]:
@@ -152,7 +152,7 @@ def _changes(runs: Runs) -> Iterable[str]:
 
 
 def _figure(name: str, picture: Picture) -> str:
-    parts = [_image(picture.image, picture.caption, name)]
+    parts = [image(picture.image, picture.caption, name)]
     parts += [_details("Numbers", table(picture.numbers))]
     if picture.published is not None:
         parts += [_details("Published (the authors' stored explanations)", table(picture.published))]
@@ -165,7 +165,7 @@ def _figure(name: str, picture: Picture) -> str:
     )
 
 
-def _image(path: Path, caption: str, name: str | None = None) -> str:
+def image(path: Path, caption: str, name: str | None = None) -> str:
     png, text = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
     link = f' <a href="{path.stem}.pdf">PDF</a>' if name else ""
     place = f' id="{name}"' if name else ""

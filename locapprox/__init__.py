@@ -7,7 +7,8 @@ call is `_explain`.
 from locapprox._concat import concat
 from locapprox._explain import explain, explain_mean
 from locapprox._explainer import Explainer, as_explanation
-from locapprox._explanation import Explanation, load
+from locapprox._explanation import Explanation
+from locapprox._load import load
 from locapprox._method import Method
 from locapprox._methods import (
     c_lime,
@@ -38,6 +39,7 @@ from locapprox.fit.losses import (
     SquaredError,
 )
 from locapprox.fit.result import Fit
+from locapprox.fit.stopping import Order, Signs, Tolerance
 from locapprox.fit.surrogates import BaseSurrogate, Constrained, Linear, Logistic, Sparse, Surrogate
 from locapprox.images.pictures import picture, pictures
 from locapprox.images.regions import Blurred, ChannelMean, as_images, patches, per_channel, superpixels
@@ -100,15 +102,18 @@ __all__ = [
     "Neighbourhood",
     "Normal",
     "OnGradients",
+    "Order",
     "PerturbationTest",
     "PointMass",
     "Profile",
     "Quantile",
     "Recommendation",
     "ShapleyMasks",
+    "Signs",
     "Sparse",
     "SquaredError",
     "Surrogate",
+    "Tolerance",
     "Uniform",
     "as_explanation",
     "as_images",

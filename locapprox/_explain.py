@@ -1,8 +1,9 @@
 """explain(): a surrogate around every instance."""
 
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +14,15 @@ from locapprox._method import Method
 from locapprox._notices import errors_unsaid
 from locapprox._parts import child_seeds, whole_number
 from locapprox._problem import Problem
-from locapprox.fit.contract import fitted
-from locapprox.fit.losses import Loss
-from locapprox.fit.nulls import on_all
-from locapprox.fit.result import Fit
-from locapprox.fit.sampling import samples
+from locapprox.fit.rounds import Fits, Task, in_rounds
+from locapprox.fit.stopping import Stop, Tolerance, as_stops
 from locapprox.fit.surrogates import described_surrogate
 from locapprox.models.inputs import Array
 from locapprox.models.scores import Target
 from locapprox.neighbourhoods.base import described
 
 N_SAMPLES = 1000
+MOST_ROUNDS = 100  # max_samples by default, in first rounds
 
 
 def explain(
@@ -32,6 +31,9 @@ def explain(
     method: Method,
     *,
     n_samples: int = N_SAMPLES,
+    tol: float | Tolerance | None = None,
+    until: Stop | None = None,
+    max_samples: int | None = None,
     target: Target = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -46,6 +48,12 @@ def explain(
         method: one of the eight (`lx.lime()`, …) or your own `lx.Method`.
         n_samples: draws per instance. Occlusion and point masses ignore it; KernelSHAP enumerates if it is ≥ 2ᵈ.
 
+    To stop when the answer is certain, instance by instance; n_samples is then the first of growing rounds of draws:
+        tol: every standard error ≤ tol · the instance's largest |w|, or an `lx.Tolerance(relative=…, absolute=…)`.
+        until: a decision that must be certain: `lx.Order(top=5)` or `lx.Signs()`. With both, both must hold.
+        max_samples: draws per instance at most, by default 100 · n_samples; a warning says where they do not suffice.
+            `e.n_samples` has what was drawn, `e.converged` where it suffices.
+
     Other arguments:
         target: which of several outputs: an int, one int per instance (a list or array), a range (several at once), or
             a function from the outputs to one score per row.
@@ -58,73 +66,69 @@ def explain(
         MemoryError: if the model runs out of memory; lower batch_size.
     """
     check_method(method)
-    return explained(Problem(model, x, target, batch_size), method, n_samples, seed, progress)
+    stops = as_stops(tol, until)
+    if max_samples is not None and not stops:
+        raise ValueError("max_samples is for tol and until: without them, n_samples are drawn")
+    return explained(Problem(model, x, target, batch_size), method, n_samples, seed, progress, stops, max_samples)
 
 
 def explained(
-    problem: Problem, method: Method, n_samples: int = N_SAMPLES, seed: int = 0, progress: bool = False
+    problem: Problem,
+    method: Method,
+    n_samples: int = N_SAMPLES,
+    seed: int = 0,
+    progress: bool = False,
+    stops: Sequence[Stop] = (),
+    max_samples: int | None = None,
 ) -> Explanation:
     """As `explain`, of a problem."""
     n_samples, seed = whole_number(n_samples, "n_samples"), whole_number(seed, "seed", least=0)
+    most = MOST_ROUNDS * n_samples if max_samples is None else whole_number(max_samples, "max_samples")
+    if most < n_samples:
+        raise ValueError(f"max_samples must be at least n_samples={n_samples}, the first round of draws; got {most}")
     where, surrogate = described(method.neighbourhood), described_surrogate(method.surrogate)
     here = problem.check(where, n_samples)
     method = method if here is where else replace(method, neighbourhood=here)
-    shown = tqdm(desc=method.name, unit="row", delay=2, leave=False) if progress else nullcontext()
-    held = method.loss.of_gradients and (surrogate.keeps_gradients or not isinstance(method.loss, Loss))
-    fits: list[Part] = []
-    with problem.evaluating(), shown as bar:
-        for sample in samples(problem, here, n_samples, seed, "fit", bar, held, surrogate.nulls_leave):
-            fit = on_all(fitted(surrogate, sample, method.loss), sample)
-            fits.append(Part(sample.instances, sample.drawn, fit))
+    task = Task(problem, here, surrogate, method.loss)
     settings = {"n_samples": n_samples, "seed": seed, "target": repr(problem.target), **here.settings()}
-    return assembled(problem, method, fits, settings)
+
+    def bar(what: str = "") -> AbstractContextManager[Any]:
+        return tqdm(desc=method.name + what, unit="row", delay=2, leave=False) if progress else nullcontext()
+
+    with problem.evaluating():
+        if stops:
+            fits, converged = in_rounds(task, n_samples, seed, bar, stops, most)
+            asked = " and ".join(map(repr, stops))
+            settings |= {"until": asked, "max_samples": most, "converged": converged.tolist()}
+        else:
+            with bar() as shown:
+                fits = task.fits(n_samples, seed, shown)
+    return assembled(task, method, fits, settings)
 
 
-class Part(NamedTuple):
-    """The fit of some instances; what it was fitted to is let go."""
-
-    instances: Tensor
-    n_samples: int
-    fit: Fit
-
-
-def assembled(problem: Problem, method: Method, fits: list[Part], settings: dict[str, Any]) -> Explanation:
-    """The fits of all batches of instances as one explanation."""
-
-    def whole(name: str) -> Tensor:
-        """NaN where an instance has fewer features than another."""
-        parts: list[tuple[Tensor, Tensor]] = [(part.instances, getattr(part.fit, name)) for part in fits]
-        shape = torch.Size(max(part.shape[axis] for _, part in parts) for axis in range(1, parts[0][1].ndim))
-        out = parts[0][1].new_full((len(problem.x), *shape), torch.nan)
-        for instances, part in parts:
-            where: list[Any] = [instances, *(slice(size) for size in part.shape[1:])]
-            out[tuple(where)] = part
-        return out if problem.several else out[:, 0]
-
-    weights, standard_error, loss = whole("weights"), whole("standard_error"), whole("loss")
-    n_samples = torch.zeros(len(problem.x), dtype=torch.long, device="cpu")
-    degrees = torch.zeros(len(problem.x), dtype=torch.float64, device="cpu")
-    for instances, drawn, fit in fits:
-        n_samples[instances.cpu()] = drawn
-        degrees[instances.cpu()] = torch.as_tensor(fit.degrees_of_freedom, dtype=torch.float64, device="cpu")
-    d = weights.shape[-1]
-    per_entry = described(method.neighbourhood).per_entry(problem.x, d)
+def assembled(task: Task, method: Method, fits: Fits, settings: dict[str, Any]) -> Explanation:
+    """Fits as an explanation."""
+    problem, d = task.problem, fits.weights.shape[-1]
+    per_entry = task.where.per_entry(problem.x, d)
     layout = problem.x.shape[1:] if per_entry else torch.Size([d])
+    r2 = 1 - fits.loss / fits.constant_loss
+
+    def shaped(values: Tensor) -> Tensor:
+        return values if problem.several else values[:, 0]
+
     return Explanation(
-        weights=weights.unflatten(-1, layout),
-        intercept=whole("intercept"),
-        standard_error=standard_error.unflatten(-1, layout),
-        loss=loss,
-        r2=1 - loss / whole("constant_loss"),
-        degrees_of_freedom=degrees,
-        n_samples=n_samples,
+        weights=shaped(fits.weights).unflatten(-1, layout),
+        intercept=shaped(fits.intercept),
+        standard_error=shaped(fits.standard_error).unflatten(-1, layout),
+        loss=shaped(fits.loss),
+        r2=shaped(r2),
+        degrees_of_freedom=fits.degrees_of_freedom,
+        n_samples=fits.n_samples,
         x=problem.x,
         method=method,
         feature_names=problem.names if per_entry else None,
         settings=settings,
-        _inside=Inside(
-            problem, problem.several, per_entry, described_surrogate(method.surrogate).link, names=problem.names
-        ),
+        _inside=Inside(problem, problem.several, per_entry, task.surrogate.link, names=problem.names),
     )
 
 

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from locapprox._files import ARRAYS, read, read_method, write, written_loss
+from locapprox._files import ARRAYS, write, written_loss
 from locapprox._method import Method
 from locapprox._names import aligned
 from locapprox._parts import brief, share, whole_number
 from locapprox._problem import Problem
 from locapprox.fit.evidence import half_width
-from locapprox.fit.links import LINKS, Link
-from locapprox.fit.nulls import of_drawn
+from locapprox.fit.links import Link
+from locapprox.fit.nulls import of_drawn, width
 from locapprox.fit.points import points_around
+from locapprox.fit.ranks import rank_bounds
 from locapprox.fit.sampling import samples
 from locapprox.fit.surrogates import described_surrogate
 from locapprox.fit.validate import mean_loss
@@ -56,7 +57,7 @@ class Explanation:
     loss: Float[Tensor, "b ..."]  # mean loss on draws that were left out of the fit
     r2: Float[Tensor, "b ..."]  # 1 − loss / the loss of the best constant surrogate
     degrees_of_freedom: Float[Tensor, " b"]  # of `interval`
-    n_samples: Int[Tensor, " b"]  # rows of the draw
+    n_samples: Int[Tensor, " b"]  # rows drawn, in all rounds
     x: Float[Tensor, "b ..."]
     method: Method
     feature_names: list[str] | None
@@ -91,7 +92,7 @@ class Explanation:
         affine = None if inside.affine is None else (inside.affine[0][own], inside.affine[1][own])
         parts = {name: getattr(self, name)[i.to(getattr(self, name).device)] for name in (*ARRAYS, "x")}
         if len(i) and not inside.per_entry:  # less padding
-            parts |= {name: parts[name][..., : _width(parts["weights"])] for name in ("weights", "standard_error")}
+            parts |= {name: parts[name][..., : width(parts["weights"])] for name in ("weights", "standard_error")}
         return replace(
             self,
             **parts,
@@ -113,6 +114,24 @@ class Explanation:
         error, level = self._by_score(self.standard_error), share(level, "level")
         half = half_width(error, self.degrees_of_freedom, level, simultaneous).reshape(self.weights.shape)
         return self.weights - half, self.weights + half
+
+    @property
+    def converged(self) -> Bool[Tensor, " b"] | None:
+        """Where `tol` and `until` hold; None if neither was asked for."""
+        found = self.settings.get("converged")
+        return None if found is None else torch.tensor(found, dtype=torch.bool, device="cpu")
+
+    def ranks(self, level: float = 0.95, signed: bool = False) -> tuple[Tensor, Tensor]:
+        """The best and the worst rank that every feature may have, by |w| or (signed) by w; 1 is the largest.
+
+        With the given probability all of an instance (and score) hold at once: features whose `interval`s of |w|,
+        simultaneous ones, overlap may be in either order (Klein, Wright and Wieczorek 2020), whatever the correlation
+        of weights. A weight whose error is not known may have any rank; 0 where an instance has no such feature.
+        Raises ValueError for one feature, or a level that is not between 0 and 1.
+        """
+        weights, half = self._by_score(self.weights), self._by_score(self.interval(level, True)[1] - self.weights)
+        best, worst = rank_bounds(weights, half, signed)
+        return best.reshape(self.weights.shape), worst.reshape(self.weights.shape)
 
     def validate(self, n: int = 1000, seed: int | None = None) -> Tensor:
         """The mean loss on n fresh draws of the neighbourhood, like `loss`."""
@@ -174,14 +193,16 @@ class Explanation:
         first = None if n is None else whole_number(n, "n")
         return points_around(self.x[one], here, whole, seed, first, self._nulls_leave)
 
-    def to_frame(self) -> pd.DataFrame:
-        """Long form: one row per instance (, score) and feature."""
+    def to_frame(self, ranks: float | None = None) -> pd.DataFrame:
+        """Long form: one row per instance (, score) and feature; on request with `ranks` at a level."""
         weights, error = self._by_score(self.weights), self._by_score(self.standard_error)
         b, k, _d = weights.shape
         index = pd.MultiIndex.from_product([range(b), range(k), self._names()], names=["instance", "target", "feature"])
-        frame = pd.DataFrame(
-            {"weight": weights.flatten().cpu().numpy(), "standard_error": error.flatten().cpu().numpy()}, index=index
-        ).reset_index()
+        columns = {"weight": weights, "standard_error": error}
+        if ranks is not None:
+            columns |= dict(zip(("best_rank", "worst_rank"), self.ranks(ranks), strict=True))
+        flat = {name: column.flatten().cpu().numpy() for name, column in columns.items()}
+        frame = pd.DataFrame(flat, index=index).reset_index()
         frame.insert(0, "method", self.method.name)
         return frame if self._inside.several else frame.drop(columns="target")
 
@@ -276,24 +297,3 @@ class Explanation:
         if self._inside.affine is not None:
             return self._inside.affine
         return self._where.to_input(self.x, self._by_score(self.weights).nan_to_num())
-
-
-def _width(weights: Tensor) -> int:
-    """Features of the instance that has most: what follows is padding."""
-    known = (~weights.isnan()).flatten(0, -2).any(0).nonzero()
-    return int(known.max()) + 1 if len(known) else weights.shape[-1]
-
-
-def load(path: str | Path) -> Explanation:
-    """An explanation saved by `Explanation.save`. It predicts, but does not validate: the model is not saved, and of
-    the method only the name, the loss and reprs of its parts are.
-
-    Raises ValueError for files that are none, damaged or from a newer version.
-    """
-    arrays, meta = read(path)
-    affine = (arrays.pop("slopes"), arrays.pop("origin")) if "slopes" in arrays else None
-    names, settings = meta["feature_names"], meta["settings"]
-    columns = meta.get("columns", names)
-    inside = Inside(None, meta["several"], meta["per_entry"], LINKS[meta["link"]], affine, columns)
-    method = read_method(meta["method"])
-    return Explanation(**arrays, method=method, feature_names=names, settings=settings, _inside=inside)

@@ -29,6 +29,7 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
         *("_names", "_parts", "plotting", "models", "neighbourhoods.base", "neighbourhoods.draws"),
         *("_problem", "fit", "_method", "_files"),
     ),
+    "_load": ("fit.links", "_files", "_explanation"),
     "_concat": ("_parts", "neighbourhoods.base", "_files", "_explanation"),
     "_explain": ("_notices", "_parts", "models", "neighbourhoods.base", "_problem", "fit", "_method", "_explanation"),
     "_explainer": (
@@ -56,6 +57,8 @@ NARROWER = {  # files that may import less than their layer, or one thing more
     "fit/links.py": (),
     "fit/result.py": (),
     "fit/solve.py": (),
+    "fit/ranks.py": (),
+    "fit/stopping.py": ("_parts", "fit.evidence", "fit.ranks"),
     "fit/ridge.py": ("fit.solve",),
     "fit/sampling.py": ("_memory", "_problem", "models.scores", "neighbourhoods.base", "fit.solve", "fit.seeds"),
     "fit/seeds.py": ("neighbourhoods.base",),

@@ -39,3 +39,9 @@ def of_drawn(weights: Float[Tensor, "b k d"], sample: Sample) -> Float[Tensor, "
     where = sample.places[:, None].expand(-1, weights.shape[1], -1)
     known = torch.where(where >= 0, weights[..., :d], 0.0)
     return known.new_zeros(*known.shape[:2], sample.d).scatter_add(2, where.clamp_min(0), known)
+
+
+def width(weights: Tensor) -> int:
+    """Features of the instance that has most: what follows is padding."""
+    known = (~weights.isnan()).flatten(0, -2).any(0).nonzero()
+    return int(known.max()) + 1 if len(known) else weights.shape[-1]

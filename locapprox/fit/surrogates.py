@@ -38,6 +38,7 @@ class BaseSurrogate(ABC):
 
     link: Link = IDENTITY  # η = w · ξ + intercept to g
     keeps_gradients: bool = False  # whether `fit` holds the gradients of all rows: fewer instances then fit into memory
+    convex: bool = False  # whether the mean of two fits, parameter by parameter, is in the class: draws may be pooled
     nulls_leave: bool = False  # whether `fit` may be given a draw without the null players: its features are all alike
 
     @property
@@ -100,6 +101,7 @@ class Linear(Concise, BaseSurrogate):
 
     intercept: bool = True
 
+    convex = True
     nulls_leave = True
 
     def check_loss(self, loss: RowLoss) -> None:
@@ -194,6 +196,8 @@ class Constrained(Concise, BaseSurrogate):
     constraints: Callable[[Any, Any], list[Any]]
     intercept: bool = True
 
+    convex = True
+
     def fit(self, sample: Sample, loss: Loss) -> Fit:
         return minimise(sample, loss, self.intercept, ConstrainedSolver(self.constraints), by_groups=True).fit
 
@@ -209,6 +213,7 @@ class Logistic(Concise, BaseSurrogate):
 
     intercept: bool = True
 
+    convex = True
     keeps_gradients = True
     nulls_leave = True
     link = LOGISTIC

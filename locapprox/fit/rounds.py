@@ -2,9 +2,10 @@
 
 Rounds of n, 2n, 4n, … rows have seeds of their own, and every round is fitted by itself, so that nothing is held but
 its numbers. Rounds are pooled: weights, intercepts and losses by their rows, standard errors as of independent
-estimates, their degrees by Welch (1947) and Satterthwaite (1946), the least over an instance's weights. Where a mean
-of two fits is no better than the later one, that one replaces what was before: a quadrature (its nodes are not random),
-an enumeration (it is exact), a surrogate class that is not convex, and fits whose errors were not known.
+estimates, their degrees by Welch (1947) and Satterthwaite (1946), the least over an instance's weights. A round whose
+error of a weight is not known has the variance per row of those where it is. The later of two fits replaces the one
+before where their mean is no better: a quadrature (its nodes are not random), an enumeration (it is exact), a surrogate
+class that is not convex, and after a fit that knows none of its errors (it may be shrunk).
 """
 
 from collections.abc import Callable, Sequence
@@ -46,11 +47,17 @@ class Fits:
     n_samples: Int[Tensor, " b"]  # rows drawn
     rows: Int[Tensor, " b"]  # of these, those that the numbers come from
     nested: Bool[Tensor, " b"]  # whether by a quadrature
+    known: Float[Tensor, "b k d"]  # rows that the standard errors come from
 
     @property
     def unknown(self) -> Bool[Tensor, " b"]:
         """Whether an instance has weights whose errors are not known."""
         return (self.standard_error.isnan() & ~self.weights.isnan()).flatten(1).any(1).cpu()
+
+    @property
+    def _zero(self) -> Bool[Tensor, " b"]:
+        """Whether no error is known that is not 0."""
+        return ~(self.standard_error > 0).flatten(1).any(1).cpu()
 
     def of(self, i: Int[Tensor, " c"]) -> "Fits":
         """Of some of the instances."""
@@ -59,10 +66,9 @@ class Fits:
     def and_round(self, i: Int[Tensor, " c"], new: "Fits", pools: bool) -> "Fits":
         """With another round of the instances i, which replaces or joins what was before."""
         old, d = self.of(i), self.weights.shape[-1]
-        wide = {name: _padded(getattr(new, name), d) for name in ("weights", "standard_error")}
+        wide = {name: _padded(getattr(new, name), d) for name in ("weights", "standard_error", "known")}
         new = replace(new, **wide)
-        exact = (new.standard_error.nan_to_num() == 0).flatten(1).all(1).cpu() & ~new.unknown
-        alone = new.nested | exact | (old.unknown & ~new.unknown) | (not pools)
+        alone = new.nested | (new._zero & ~new.unknown) | (old._zero & ~new._zero) | (not pools)
         joined = old._pooled(new)
         out = []
         for field, whole in zip(fields(self), self._parts(), strict=True):
@@ -73,32 +79,36 @@ class Fits:
         return replace(Fits(*out), n_samples=spent)
 
     def _pooled(self, new: "Fits") -> "Fits":
-        rows = self.rows + new.rows
-        share = (new.rows / rows.clamp_min(1)).to(self.weights)[:, None]
+        rows, known = self.rows + new.rows, self.known + new.known
+        share, whole = (part.to(self.weights)[:, None] for part in (new.rows.double() / rows.clamp_min(1), rows))
 
         def mean(name: str) -> Tensor:
             a, b = getattr(self, name), getattr(new, name)
-            s = share.reshape(-1, *[1] * (a.ndim - 1))
-            return a + s * (b - a)
+            return a + share.reshape(-1, *[1] * (a.ndim - 1)) * (b - a)
 
-        one = ((1 - share[..., None]) * self.standard_error).square()
-        two = (share[..., None] * new.standard_error).square()
-        weights, intercept, loss, constant_loss = map(mean, ("weights", "intercept", "loss", "constant_loss"))
-        degrees = welch(one.flatten(1).cpu(), two.flatten(1).cpu(), self.degrees_of_freedom, new.degrees_of_freedom)
-        error = (one + two).sqrt()
-        return Fits(weights, intercept, error, loss, constant_loss, degrees, rows, rows, new.nested)
+        means = map(mean, ("weights", "intercept"))
+        losses = map(mean, ("loss", "constant_loss"))
+        one, two = self._squares(), new._squares()
+        error = ((one + two) / (whole[..., None] * known)).sqrt()  # NaN where no row is known
+        degrees = welch(one, two, self.degrees_of_freedom, new.degrees_of_freedom)
+        return Fits(*means, error, *losses, degrees, rows, rows, new.nested, known)
+
+    def _squares(self) -> Float[Tensor, "b k d"]:
+        """Σ (rows · standard error)² over the rounds where it is known."""
+        rows = self.rows.to(self.weights)[:, None, None]
+        return (self.standard_error.square() * rows * self.known).nan_to_num(0)
 
     def _parts(self) -> list[Tensor]:
         return [getattr(self, field.name) for field in fields(self)]
 
 
 def welch(
-    one: Float[Tensor, "b p"], two: Float[Tensor, "b p"], degrees_one: Float[Tensor, " b"], degrees_two: Tensor
+    one: Float[Tensor, "b k d"], two: Float[Tensor, "b k d"], degrees_one: Float[Tensor, " b"], degrees_two: Tensor
 ) -> Float[Tensor, " b"]:
-    """Degrees of freedom of a sum of two estimates with these variances: the least over those that are known."""
+    """Degrees of freedom of a sum of two estimates with these variances: the least over the weights."""
+    one, two = (part.flatten(1).to("cpu", torch.float64) for part in (one, two))
     spread = one.square() / degrees_one[:, None] + two.square() / degrees_two[:, None]
-    degrees = (one + two).square() / spread
-    return degrees.nan_to_num(torch.inf, torch.inf).amin(1).to(degrees_one)
+    return ((one + two).square() / spread).nan_to_num(torch.inf, torch.inf).amin(1)
 
 
 def _padded(values: Tensor, d: int) -> Tensor:
@@ -141,8 +151,10 @@ class Task:
                 out[tuple(where)] = part
             return out
 
-        numbers = map(whole, ("weights", "intercept", "standard_error", "loss", "constant_loss"))
-        return Fits(*numbers, degrees, drawn.long(), drawn.long(), nested)
+        names = ("weights", "intercept", "standard_error", "loss", "constant_loss")
+        weights, intercept, error, *losses = map(whole, names)
+        known = torch.where(error.isnan(), 0.0, drawn.to(error)[:, None, None])
+        return Fits(weights, intercept, error, *losses, degrees, drawn.long(), drawn.long(), nested, known)
 
 
 Bars = Callable[[str], AbstractContextManager[Any]]
@@ -163,8 +175,10 @@ def in_rounds(
         with bars("") as bar:
             fits = task.fits(n, seed, bar)
         for done in range(1, MOST):
-            lacks[:, going] = torch.stack([stop.lacks(fits, going, done) for stop in stops])
-            waits = fits.unknown[going] & (done < PATIENCE)
+            some = fits.of(going)
+            numbers = some.weights, some.standard_error, some.degrees_of_freedom
+            lacks[:, going] = torch.stack([stop.lacks(*numbers, done).amax(1).cpu().double() for stop in stops])
+            waits = some.unknown & (done < PATIENCE)
             going = going[(lacks[:, going] > 0).any(0) | waits]
             size, last = min(2 * size, most - spent), size
             if len(going) == 0 or size < last:

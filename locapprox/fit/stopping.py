@@ -8,10 +8,10 @@ one instance and score; several of them are as many decisions.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from locapprox._parts import Concise, brief, share, whole_number
@@ -19,30 +19,14 @@ from locapprox.fit.evidence import half_width
 from locapprox.fit.ranks import bounds, check_features, largest
 
 
-class Weighed(Protocol):
-    """Weights and what is known of their errors."""
-
-    @property
-    def weights(self) -> Float[Tensor, "b k d"]: ...
-    @property
-    def standard_error(self) -> Float[Tensor, "b k d"]: ...
-    @property
-    def degrees_of_freedom(self) -> Float[Tensor, " b"]: ...
-
-
 class Stop(ABC):
     """What is asked of an explanation before its draws end."""
 
-    def lacks(self, fits: Weighed, i: Int[Tensor, " c"], rounds: int) -> Float[Tensor, " c"]:
-        """How much the instances i lack after so many rounds: 0 where the stop holds. Unknown errors do not count."""
-        own = i.to(fits.weights.device)
-        parts = fits.weights[own], fits.standard_error[own], fits.degrees_of_freedom[i]
-        return self._lacks(*parts, rounds).amax(1).to("cpu", torch.float64)
-
     @abstractmethod
-    def _lacks(
+    def lacks(
         self, weights: Float[Tensor, "b k d"], error: Float[Tensor, "b k d"], degrees: Float[Tensor, " b"], rounds: int
-    ) -> Float[Tensor, "b k"]: ...
+    ) -> Float[Tensor, "b k"]:
+        """What is missing after so many rounds, 0 where the stop holds. Errors that are not known do not count."""
 
     @abstractmethod
     def far(self, lacks: Float[Tensor, " b"]) -> str:
@@ -62,7 +46,7 @@ class Tolerance(Concise, Stop):
         if not self.relative + self.absolute > 0:
             raise ValueError("tol must be positive: one of relative and absolute at least")
 
-    def _lacks(self, weights: Tensor, error: Tensor, degrees: Tensor, rounds: int) -> Tensor:
+    def lacks(self, weights: Tensor, error: Tensor, degrees: Tensor, rounds: int) -> Tensor:
         ratio = error / (self.absolute + self.relative * largest(weights))
         ratio = torch.where(error > 0, ratio, 0.0).amax(-1)
         return torch.where(ratio > 1, ratio, 0.0)
@@ -82,10 +66,10 @@ class Signs(Concise, Stop):
     def __post_init__(self) -> None:
         _check(self)
 
-    def _lacks(self, weights: Tensor, error: Tensor, degrees: Tensor, rounds: int) -> Tensor:
+    def lacks(self, weights: Tensor, error: Tensor, degrees: Tensor, rounds: int) -> Tensor:
         low, high = bounds(weights, half_width(error, degrees, spent(self.level, rounds), True), signed=True)
         near = torch.maximum(-low, high) <= self.margin * largest(weights)
-        return (~((low > 0) | (high < 0) | near | (weights == 0) | error.isnan())).sum(-1).double()
+        return ((error > 0) & ~((low > 0) | (high < 0) | near)).sum(-1).double()
 
     def far(self, lacks: Tensor) -> str:
         return f"up to {int(lacks.max())} signs are not certain"
@@ -101,24 +85,24 @@ class Order(Concise, Stop):
 
     top: int = 5
     level: float = 0.95
-    margin: float = 0.01
+    margin: float = 0.02
     signed: bool = False
 
     def __post_init__(self) -> None:
         whole_number(self.top, "top")
         _check(self)
 
-    def _lacks(self, weights: Tensor, error: Tensor, degrees: Tensor, rounds: int) -> Tensor:
+    def lacks(self, weights: Tensor, error: Tensor, degrees: Tensor, rounds: int) -> Tensor:
         d = check_features(weights.shape[-1])
         low, high = bounds(weights, half_width(error, degrees, spent(self.level, rounds), True), self.signed)
         of = (weights if self.signed else weights.abs()).nan_to_num(-torch.inf)
         first = of.topk(min(self.top, d)).indices
-        low_first, high_first, known = (part.gather(-1, first)[..., None] for part in (low, high, ~error.isnan()))
-        low, high, others = low[..., None, :], high[..., None, :], (~error.isnan())[..., None, :]
+        low_first, high_first, error_first = (part.gather(-1, first)[..., None] for part in (low, high, error))
+        low, high, error = low[..., None, :], high[..., None, :], error[..., None, :]
         near = torch.maximum(high_first - low, high - low_first) <= self.margin * largest(weights)[..., None]
         itself = torch.arange(d, device=first.device) == first[..., None]
-        decided = (low_first > high) | (low > high_first) | near | itself | ~known | ~others
-        return (~decided).any(-1).sum(-1).double()
+        open_ = (error_first + error > 0) & ~itself & ~near & (low_first <= high) & (low <= high_first)
+        return open_.any(-1).sum(-1).double()
 
     def far(self, lacks: Tensor) -> str:
         return f"up to {int(lacks.max())} of the first {self.top} places are not certain"

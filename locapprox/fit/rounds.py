@@ -83,15 +83,15 @@ class Fits:
         share, whole = (part.to(self.weights)[:, None] for part in (new.rows.double() / rows.clamp_min(1), rows))
 
         def mean(name: str) -> Tensor:
-            a, b = getattr(self, name), getattr(new, name)
+            a: Tensor = getattr(self, name)
+            b: Tensor = getattr(new, name)
             return a + share.reshape(-1, *[1] * (a.ndim - 1)) * (b - a)
 
-        means = map(mean, ("weights", "intercept"))
-        losses = map(mean, ("loss", "constant_loss"))
+        means = {name: mean(name) for name in ("weights", "intercept", "loss", "constant_loss")}
         one, two = self._squares(), new._squares()
         error = ((one + two) / (whole[..., None] * known)).sqrt()  # NaN where no row is known
         degrees = welch(one, two, self.degrees_of_freedom, new.degrees_of_freedom)
-        return Fits(*means, error, *losses, degrees, rows, rows, new.nested, known)
+        return replace(new, **means, standard_error=error, degrees_of_freedom=degrees, rows=rows, known=known)
 
     def _squares(self) -> Float[Tensor, "b k d"]:
         """Σ (rows · standard error)² over the rounds where it is known."""
@@ -145,16 +145,17 @@ class Task:
         def whole(name: str) -> Tensor:
             each = [(instances, getattr(fit, name)) for instances, fit in parts]
             shape = torch.Size(max(part.shape[axis] for _, part in each) for axis in range(1, each[0][1].ndim))
-            out = each[0][1].new_full((len(problem.x), *shape), torch.nan)
+            out: Tensor = each[0][1].new_full((len(problem.x), *shape), torch.nan)
             for instances, part in each:
                 where: list[Any] = [instances, *(slice(size) for size in part.shape[1:])]
                 out[tuple(where)] = part
             return out
 
         names = ("weights", "intercept", "standard_error", "loss", "constant_loss")
-        weights, intercept, error, *losses = map(whole, names)
-        known = torch.where(error.isnan(), 0.0, drawn.to(error)[:, None, None])
-        return Fits(weights, intercept, error, *losses, degrees, drawn.long(), drawn.long(), nested, known)
+        numbers, rows = {name: whole(name) for name in names}, drawn.long()
+        known = drawn.to(numbers["weights"])[:, None, None] * ~numbers["standard_error"].isnan()
+        own = {"degrees_of_freedom": degrees, "n_samples": rows, "rows": rows, "nested": nested}
+        return Fits(**numbers, **own, known=known)
 
 
 Bars = Callable[[str], AbstractContextManager[Any]]

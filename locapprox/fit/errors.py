@@ -4,6 +4,7 @@ An estimator is chosen from the sample's plan before the pass over the draw. It 
 than the fit needs, or for the outputs to be kept, and then sees the minimum.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from locapprox.fit.solve import part_of, round_off
 from locapprox.fit.sums import Totals
 
 AT_ONCE = 2**20  # outputs in one step of a pass over them, which bounds what is held besides
-GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
+GROUPS = 20  # of units, where they cannot be left out one by one
 
 Solver = Callable[[Quadratic, Exact], Solution]
 
@@ -162,7 +163,8 @@ class LeaveOut(ErrorEstimator):
                     residual = (-theta[i] @ X.mT).add_(y[i])
                     yield Piece(i, random, part_of(block.weight, i, len(y)), residual, n_fixed, block.unit_size)
 
-        sums, has_fixed = left_out(pieces(), theta, inverse)
+        shrunk = inverse if isinstance(inverse, Shrunk) else None
+        sums, has_fixed = left_out(pieces(), theta, inverse, 1 if shrunk is None else math.ceil(done.units / GROUPS))
         weight = problem.w[:, None]
         mean = torch.where(sums.loss <= weight * floor.square(), 0.0, sums.loss / weight)
         error = jackknife_error(sums, done.units, has_fixed)
@@ -170,6 +172,9 @@ class LeaveOut(ErrorEstimator):
         moved = sums.loss > weight * (scale * floor).square()  # floor holds 16 p units of rounding, of float64
         carry = torch.where(moved, sums.distance.square() / sums.distance_square, 0.0)[..., None]
         degrees = done.degrees(theta.shape[-1] - len(exact.rows))
+        if shrunk is not None:
+            error = (error.square() + shrunk.bias.view_as(error)).sqrt()
+            degrees = min(done.units, GROUPS) - 1.0
         return Estimate(error, problem.loss.value * mean, degrees, carry, needed(done.units))
 
 
@@ -184,7 +189,9 @@ class Piece(NamedTuple):
     unit_size: int
 
 
-def left_out(pieces: Iterable[Piece], theta: Float[Tensor, "b k p"], inverse: Inverse) -> tuple[Jackknife, bool]:
+def left_out(
+    pieces: Iterable[Piece], theta: Float[Tensor, "b k p"], inverse: Inverse, group: int = 1
+) -> tuple[Jackknife, bool]:
     """The sums over all units of all pieces (the fixed rows add to the loss as they are); whether any row is fixed."""
     sums = Jackknife.of_none(theta)
     has_fixed = False
@@ -194,7 +201,7 @@ def left_out(pieces: Iterable[Piece], theta: Float[Tensor, "b k p"], inverse: In
             sums.loss[i] += (weight[:, None, :n_fixed] * residual[..., :n_fixed].square()).sum(-1)
         if len(X):
             own = inverse.of(i, len(theta)) if isinstance(inverse, Shrunk) else part_of(inverse, i, len(theta))
-            parts = jackknife(X, weight[:, n_fixed:], own, residual[..., n_fixed:], unit_size)
+            parts = jackknife(X, weight[:, n_fixed:], own, residual[..., n_fixed:], unit_size, group)
             for whole, part in zip(sums, parts, strict=True):
                 whole[i] += part
     return sums, has_fixed

@@ -48,20 +48,14 @@ def jackknife(
     inverse: Inverse,
     residual: Float[Tensor, "b k n"],
     unit_size: int,
+    group: int = 1,
 ) -> Jackknife:
-    """Of a `Shrunk` fit, whose bias nobody knows, Σ δ and Σ δ² are NaN; where the other units do not determine the fit,
-    all three."""
+    """NaN where the other units do not determine the fit. Of a `Shrunk` fit δ is of groups of `group` units."""
     b, k, _ = residual.shape
     if k > 1 and len(inverse) == b * k:
-        return _a_matrix_for_every_score(X, weight, inverse, residual, unit_size)
-    if isinstance(inverse, Shrunk):
-        left_out = leave_out(X, weight, inverse, by_place(residual, unit_size)).flatten(2)
-        loss = (_by_unit(weight, unit_size) * left_out.square()).sum(-1)
-        unknown = torch.full_like(loss, torch.nan)
-        each = unknown[..., None].expand(-1, -1, X.shape[1])
-        return Jackknife(loss, each, each, unknown, unknown)
-    if unit_size == 2 and len(inverse) == 1 and _pair_sums_have_no_leverage(X, weight, inverse):
-        return _of_pair_differences(X, weight, inverse, residual)
+        return _a_matrix_for_every_score(X, weight, inverse, residual, unit_size, group)
+    if unit_size == 2 and _pair_sums_have_no_leverage(X, weight, inverse):
+        return _of_pair_differences(X, weight, inverse, residual, group)
     residual = by_place(residual, unit_size)
     left_out, weight = leave_out(X, weight, inverse, residual), _by_unit(weight, unit_size)
     square, product = (
@@ -70,37 +64,45 @@ def jackknife(
     kept = torch.where(square != 0, product / square, 0.0).abs()  # 1 − h of a row
     loss, distance = square.sum(-1), square - product
     left_out = left_out * kept.sqrt().sqrt()[:, :, None]
+    if isinstance(inverse, Shrunk):
+        moved = by_row(weight * left_out[:, 0].flatten(1)[:, None], unit_size)[:, 0]
+        influence = inverse.influence(X, moved, group * unit_size)[:, None]
+        return Jackknife(loss, influence.sum(2), influence.square().sum(2), distance.sum(-1), distance.square().sum(-1))
     way = _by_sandwich if len(inverse) > 1 and unit_size == 1 and X.shape[1] <= PAIRS_UP_TO else _by_influence
     return Jackknife(loss, *way(X, weight, inverse, left_out), distance.sum(-1), distance.square().sum(-1))
 
 
 def _a_matrix_for_every_score(
-    X: Tensor, weight: Tensor, inverse: Inverse, residual: Float[Tensor, "b k n"], unit_size: int
+    X: Tensor, weight: Tensor, inverse: Inverse, residual: Float[Tensor, "b k n"], unit_size: int, group: int
 ) -> Jackknife:
     """Scores are taken as instances."""
     b, k, n = residual.shape
     weight = weight.repeat_interleave(k, 0) if len(weight) > 1 else weight
-    parts = jackknife(X, weight, inverse, residual.reshape(b * k, 1, n), unit_size)
+    parts = jackknife(X, weight, inverse, residual.reshape(b * k, 1, n), unit_size, group)
     return Jackknife(*(part.reshape(b, k, *part.shape[2:]) for part in parts))
 
 
-def _pair_sums_have_no_leverage(
-    X: Float[Tensor, "n p"], weight: Float[Tensor, "1 n"], inverse: Float[Tensor, "1 p p"]
-) -> bool:
+def _pair_sums_have_no_leverage(X: Float[Tensor, "n p"], weight: Float[Tensor, "h n"], inverse: Inverse) -> bool:
     """Whether only the difference of every pair of rows moves θ.
 
     So it is where masks come with their complements and the empty and the full one are interpolated, and for ±ξ without
     an intercept.
     """
-    if not torch.equal(weight[:, ::2], weight[:, 1::2]):
+    shared = len(weight) == 1 and (isinstance(inverse, Shrunk) or len(inverse) == 1)
+    if not shared or not torch.equal(weight[:, ::2], weight[:, 1::2]):
         return False
-    return bool((weight[:, ::2] * quadratic(X[::2] + X[1::2], inverse) <= 1e-12).all())
+    return bool((weight[:, ::2] * leverage(X[::2] + X[1::2], inverse) <= 1e-12).all())
 
 
-def _of_pair_differences(X: Tensor, weight: Tensor, inverse: Tensor, residual: Tensor) -> Jackknife:
+def leverage(X: Float[Tensor, "n p"], inverse: Inverse) -> Float[Tensor, "g n"]:
+    """xᵀ M x of every row."""
+    return inverse.leverage(X) if isinstance(inverse, Shrunk) else quadratic(X, inverse)
+
+
+def _of_pair_differences(X: Tensor, weight: Tensor, inverse: Inverse, residual: Tensor, group: int) -> Jackknife:
     """Half the weight on the difference of each pair, as one row; its sum adds to the loss as it is."""
     y, half = residual.unflatten(-1, (-1, 2)), weight[:, ::2] / 2
-    parts = jackknife(X[::2] - X[1::2], half, inverse, y[..., 0] - y[..., 1], 1)
+    parts = jackknife(X[::2] - X[1::2], half, inverse, y[..., 0] - y[..., 1], 1, group)
     return parts._replace(loss=parts.loss + (y[..., 0] + y[..., 1]).square() @ half[0])
 
 
@@ -149,15 +151,14 @@ def leave_out(
     """
     unit_size = residual.shape[2]
     if unit_size == 1:
-        leverage = inverse.products(X, 1)[..., 0, 0] if isinstance(inverse, Shrunk) else quadratic(X, inverse)
-        rest = (weight * leverage).neg_().add_(1)
+        rest = (weight * leverage(X, inverse)).neg_().add_(1)
         return residual / _unless(rest < UNDETERMINED, rest)[:, None, None]
     if isinstance(inverse, Shrunk):
         products = inverse.products(X, unit_size)
     else:
         products = (X @ inverse).unflatten(1, (-1, unit_size)) @ X.unflatten(0, (-1, unit_size)).mT
-    leverage = products * weight.unflatten(-1, (-1, unit_size))[:, :, None]
-    factor, failed = torch.linalg.inv_ex(torch.eye(unit_size, dtype=X.dtype, device=X.device) - leverage)
+    hat = products * weight.unflatten(-1, (-1, unit_size))[:, :, None]
+    factor, failed = torch.linalg.inv_ex(torch.eye(unit_size, dtype=X.dtype, device=X.device) - hat)
     factor = _unless((failed[..., None, None] != 0) | (factor.abs().amax((-2, -1), True) > 1 / UNDETERMINED), factor)
     factor = factor.permute(0, 3, 2, 1).contiguous().unsqueeze(1)  # (g, 1, column, row, m)
     left_out = factor[:, :, 0] * residual[:, :, :1]
@@ -179,6 +180,11 @@ def by_place(values: Float[Tensor, "*b n"], unit_size: int) -> Float[Tensor, "*b
     """The first rows of all units, then the second ones, …: each contiguous."""
     units: Tensor = values.unflatten(-1, (-1, unit_size))
     return units.mT.contiguous()
+
+
+def by_row(values: Float[Tensor, "*b n"], unit_size: int) -> Float[Tensor, "*b n"]:
+    """The inverse of `by_place`, flattened."""
+    return values.unflatten(-1, (unit_size, -1)).mT.flatten(-2)
 
 
 def _by_unit(weight: Float[Tensor, "h n"], unit_size: int) -> Float[Tensor, "h 1 n"]:

@@ -1,5 +1,6 @@
 """The linear fit: one pass of model calls over the draw, a solution from its sums, and its errors."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from locapprox.fit.evidence import known
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Exact, Quadratic
 from locapprox.fit.result import Fit
-from locapprox.fit.ridge import Shrunk
+from locapprox.fit.ridge import PairSums, Shrunk
 from locapprox.fit.sampling import Sample
 from locapprox.fit.solve import UndeterminedError, design
 from locapprox.fit.sums import Totals
@@ -71,7 +72,7 @@ def minimise(
     solve = Quadratic.solve if solve is None else solve
     try:
         if too_few(done, problem, exact, most, shrinks):
-            solution = problem.shrink(exact, done.rows / done.unit_size)
+            solution = problem.shrink(exact, *independent(done, problem))
         else:
             solution = solve(problem, exact)
         estimate = errors.estimate(done, solve, exact, problem, solution)
@@ -175,6 +176,19 @@ def drowns(sample: Sample, flat: bool) -> bool:
     return len(xi) > 0 and (lost or not moves(xi)) and not moves(0 * xi) and moves(2.0**60 * xi)
 
 
+def independent(done: Pass, problem: Quadratic) -> tuple[float, PairSums | None]:
+    """How many rows tell of θ by themselves, and the sums of pairs that do so by their differences."""
+
+    def pieces() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for block, y in zip(done.sample.blocks(), done.outputs, strict=True):
+            if block.units:
+                X = done.sample.design(block, problem.intercept)
+                yield X[block.n_fixed :], block.weight[:, block.n_fixed :], y[..., block.n_fixed :]
+
+    sums = PairSums.of(pieces(), problem.y0) if done.unit_size == 2 else None
+    return (done.rows / done.unit_size, None) if sums is None else (float(done.rows - done.units), sums)
+
+
 def too_few(done: Pass, problem: Quadratic, exact: Exact, most: int | None, shrinks: bool) -> bool:
     """Warn below twice the rows that determine the weights; whether to shrink there (ridge by cross-validation)."""
     if problem.loss.gradient or done.units == 0:
@@ -186,7 +200,10 @@ def too_few(done: Pass, problem: Quadratic, exact: Exact, most: int | None, shri
     needed = done.unit_size * (unknowns - rank)
     if done.rows >= 2 * needed or done.rows - done.units * done.unit_size >= needed:
         return False
-    how = "The fit is shrunk (ridge by generalised cross-validation) and its standard errors are unknown: NaN. "
+    how = (
+        "The fit is shrunk (ridge by generalised cross-validation), the largest weights most; its standard errors have "
+        "the bias in them that is likely on average over the weights, and are NaN if there are fewer rows than that. "
+    )
     enough = 3 * needed + len(exact.rows)  # at twice, a weight may rest on one pair of masks
     warn(
         f"n_samples is small: {done.rows} rows for weights that {needed} would just determine. {how * shrinks}Use "

@@ -93,7 +93,7 @@ class Newton(NamedTuple):
         """M is that of JᵀJ where the Hessian is not positive definite. Raises ValueError where θ is not determined."""
         of_rows = curvature(rows, theta)
         hessian = of_rows.total()
-        null = particular(rows.exact, rows.no_change)[1]
+        null = particular(rows.exact, rows.no_change)[1].matrix
         indefinite = torch.linalg.cholesky_ex(null.mT @ hessian @ null).info > 0
         if bool(indefinite.any()):
             hessian = torch.where(indefinite[:, None, None], rows.normal(theta).gram, hessian)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from locapprox.fit.losses import Loss
-from locapprox.fit.ridge import Shrunk, ridge
+from locapprox.fit.ridge import PairSums, Shrunk, ridge
 from locapprox.fit.solve import eliminate, times
 
 
@@ -105,14 +105,14 @@ class Quadratic:
         theta, inverse = eliminate(*self.system(), *self.about_y0(exact), exact.size)
         return Solution(self.uncentred(theta), inverse)
 
-    def shrink(self, exact: Exact, rows: float) -> Solution:
+    def shrink(self, exact: Exact, rows: float, sums: PairSums | None = None) -> Solution:
         """As `solve`, with ridge on the weights in units of their feature's spread; see `ridge`."""
         gram, rhs = self.system()
         mean = self.x / self.w[:, None]
         spread = gram.diagonal(dim1=-2, dim2=-1) / self.w[:, None] - self.loss.value * mean.square()
         spread[:, self.d :] = 0  # the intercept is free
         square = self.loss.value * self.yy
-        theta, inverse = ridge(gram, rhs, spread.clamp_min(0), square, *self.about_y0(exact), rows, exact.size)
+        theta, inverse = ridge(gram, rhs, spread.clamp_min(0), square, *self.about_y0(exact), rows, exact.size, sums)
         return Solution(self.uncentred(theta), inverse)
 
     def solve_on(self, chosen: Bool[Tensor, "b k d"], exact: Exact) -> Solution:

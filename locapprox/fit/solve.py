@@ -6,6 +6,7 @@ the same rows (all of them, and each of 20 groups, say); g is 1 where all instan
 
 from collections.abc import MutableMapping
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -83,9 +84,9 @@ def eliminate(
         inverse = inverse_of(gram)
         return times(rhs, inverse), inverse
     theta, null = particular(exact, target, size)
-    if null.shape[1] == 0:
+    if null.columns == 0:
         return theta, torch.zeros_like(gram)
-    inverse = null @ inverse_of(null.mT @ gram @ null) @ null.mT
+    inverse = null.embedded(inverse_of(null.restricted(gram)))
     return theta + times(rhs - times(theta, gram), inverse), inverse
 
 
@@ -94,22 +95,62 @@ def times(rows: Float[Tensor, "b k p"], matrices: Float[Tensor, "g p p"]) -> Flo
     return rows @ (matrices[0] if len(matrices) == 1 else matrices)
 
 
+class Null(NamedTuple):
+    """An orthonormal basis N of a null space, over the columns' units, as the Householder reflections that it ends.
+
+    Never formed: with r rows to interpolate a product with N takes O(r) per entry, not O(p).
+    """
+
+    reflections: Float[Tensor, "p r"]
+    tau: Float[Tensor, " r"]
+    unit: Float[Tensor, " p"] | None = None
+
+    @property
+    def columns(self) -> int:
+        return self.reflections.shape[0] - len(self.tau)
+
+    @property
+    def matrix(self) -> Float[Tensor, "p q"]:
+        return self.times(torch.eye(self.columns, dtype=self.tau.dtype, device=self.tau.device))
+
+    def times(self, a: Float[Tensor, "q c"]) -> Float[Tensor, "p c"]:
+        """N a."""
+        a = self._reflected(torch.cat([a.new_zeros(len(self.tau), a.shape[1]), a]), transpose=False)
+        return a if self.unit is None else a / self.unit[:, None]
+
+    def transposed_times(self, a: Float[Tensor, "p c"]) -> Float[Tensor, "q c"]:
+        """Nᵀ a."""
+        a = a if self.unit is None else a / self.unit[:, None]
+        return self._reflected(a, transpose=True)[len(self.tau) :]
+
+    def restricted(self, A: Float[Tensor, "g p p"]) -> Float[Tensor, "g q q"]:
+        """Nᵀ A N of symmetric A."""
+        return torch.stack([self.transposed_times(self.transposed_times(a).mT) for a in A])
+
+    def embedded(self, A: Float[Tensor, "g q q"]) -> Float[Tensor, "g p p"]:
+        """N A Nᵀ of symmetric A."""
+        return torch.stack([self.times(self.times(a).mT) for a in A])
+
+    def _reflected(self, a: Float[Tensor, "p c"], transpose: bool) -> Float[Tensor, "p c"]:
+        return torch.ormqr(self.reflections, self.tau, a, True, transpose) if len(self.tau) else a
+
+
 def particular(
     exact: Float[Tensor, "e p"], target: Float[Tensor, "b k e"], size: float = 0.0
-) -> tuple[Float[Tensor, "b k p"], Float[Tensor, "p q"]]:
+) -> tuple[Float[Tensor, "b k p"], Null]:
     """The least-norm θ₀ with C θ₀ = c, and a basis of the null space of C, orthonormal: both in the columns' units.
 
     `size` is that of the outputs, of which c may be a small difference.
     """
+    p = exact.shape[1]
     if len(exact) == 0:
-        p = exact.shape[1]
-        return target.new_zeros(*target.shape[:2], p), torch.eye(p, dtype=target.dtype, device=target.device)
+        return target.new_zeros(*target.shape[:2], p), Null(target.new_zeros(p, 0), target.new_zeros(0))
     columns = exact.abs().amax(0)
     ordinary = columns.numel() == 0 or (float(columns.amin()) > 1 / 32 and float(columns.amax()) < 32)
     if not ordinary and bool(((unit := unit_near(columns)) != 1).any()):
         theta, null = particular(exact / unit, target, size)
-        return theta / unit, null / unit[:, None]
-    u, s, vh = torch.linalg.svd(exact, full_matrices=len(exact) < exact.shape[1])
+        return theta / unit, null._replace(unit=unit)
+    u, s, vh = torch.linalg.svd(exact, full_matrices=False)
     rank = int((s > s[0] * 1e-10).sum())
     theta = (target @ u[:, :rank] / s[:rank]) @ vh[:rank]
     gap = float((theta @ exact.mT - target).abs().max()) if rank < len(exact) else 0.0
@@ -118,7 +159,7 @@ def particular(
             f"the rows with infinite weight cannot all be interpolated (off by {gap:.3g}): without an intercept the "
             "surrogate is 0 at ξ = 0 (use Linear(intercept=True)), and equal ξ need equal outputs"
         )
-    return theta, vh[rank:].mT
+    return theta, Null(*torch.geqrf(vh[:rank].mT))
 
 
 class UndeterminedError(ValueError):

@@ -5,7 +5,6 @@ weight of SmoothGrad and (Stein 1981) of C-LIME is E ∇f(x₀ + ξ) = Σ_k a_k 
 number. The truth of KernelSHAP and LIME are all 2¹⁴ coalitions, more than the 5,000 samples of the largest setting.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -226,7 +225,7 @@ def test_an_instance_does_not_depend_on_the_others_whatever_the_surrogate(surrog
 # ---- memory
 
 PEAKS = """
-import gc, sys
+import os, sys
 import torch
 import locapprox as lx
 
@@ -234,32 +233,34 @@ def status(key):
     text = open("/proc/self/status").read()
     return int(text.split(key + ":")[1].split()[0]) * 1024
 
+def peak(method, n):
+    lx.explain(net, x[:1], method, n_samples=300)  # what is allocated once
+    open("/proc/self/clear_refs", "w").write("5")  # peak := now
+    start = status("VmRSS")
+    lx.explain(net, x, method, n_samples=n)
+    return status("VmHWM") - start
+
 torch.set_num_threads(1)
 rng = torch.Generator().manual_seed(0)
 net = torch.nn.Sequential(torch.nn.Linear(23, 50), torch.nn.ReLU(), torch.nn.Linear(50, 1)).eval()
 x = torch.rand(20, 23, generator=rng)
 for name, method in [("KernelSHAP", lx.kernel_shap()), ("LIME", lx.lime(width=2.0)), ("C-LIME", lx.c_lime()),
                      ("SmoothGrad", lx.smoothgrad())]:
-    lx.explain(net, x, method, n_samples=2000)  # what is allocated once
     for n in (2_000, 200_000):
-        gc.collect()
-        open("/proc/self/clear_refs", "w").write("5")  # peak := now
-        start = status("VmRSS")
-        lx.explain(net, x, method, n_samples=n)
-        print(name, n, status("VmHWM") - start)
+        if os.fork() == 0:  # a fresh process
+            print(name, n, peak(method, n), flush=True)
+            os._exit(0)
+        os.wait()
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_samples():
-    """Beyond the outputs, 20 × n floats, the peak over 200,000 samples is that over 2,000 to within half the outputs.
+    """Beyond the outputs, 20 × n floats, the peak over 200,000 samples is that over 2,000 to within a few blocks.
 
-    Freed tensors go back to the system at once (MALLOC_MMAP_THRESHOLD_): holes in the C library's heap are not ours.
-    Huge pages come 2 MB at a time, when the system likes.
-    """
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    Not to the byte: the C library's heap has holes, of a size that does not grow with n."""
     run = [sys.executable, "-c", PEAKS]
-    out = subprocess.run(run, env=environment, capture_output=True, text=True, check=True, timeout=250).stdout
+    out = subprocess.run(run, capture_output=True, text=True, check=True, timeout=250).stdout
     peaks = {(name, int(n)): int(peak) for name, n, peak in re.findall(r"(\S+) (\d+) (-?\d+)", out)}
     outputs = 20 * 200_000 * 4
     for name in METHODS:
@@ -269,4 +270,4 @@ def test_memory_does_not_grow_with_the_number_of_samples():
         )
     for name in METHODS:
         allowed = outputs if name != "SmoothGrad" else 0
-        assert peaks[name, 200_000] - peaks[name, 2_000] < allowed + 8 * 2**20, name
+        assert peaks[name, 200_000] - peaks[name, 2_000] < allowed + 20 * 2**20, name

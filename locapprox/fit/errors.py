@@ -42,6 +42,18 @@ class Pass:
     exact: list[Exact] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)  # block by block, if they are kept
     precision: torch.dtype = torch.float64  # of the model
+    _room: Tensor | None = None
+
+    def keep(self, block: Block, y: Float[Tensor, "b k n"]) -> None:
+        """Outputs of the next block, in one place for all: kept as they come they would lie above memory that is freed,
+        which then cannot go back to the system."""
+        start, end = self.rows, self.rows + y.shape[-1]
+        if self._room is None and end + len(block.exact) < self.sample.plan.rows:
+            self._room = y.new_empty(*y.shape[:2], self.sample.plan.rows)
+        if self._room is not None and end <= self._room.shape[-1]:
+            self._room[..., start:end] = y
+            y = self._room[..., start:end]
+        self.outputs.append(y)
 
     @property
     def all_random(self) -> bool:

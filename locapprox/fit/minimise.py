@@ -102,9 +102,10 @@ def first_pass(sample: Sample, totals: Totals, errors: ErrorEstimator) -> Pass:
         else:
             exact_y, y = sample.values(block)
         totals.add_values(X, weight, y)
-        done.exact.append(Exact(design(block.exact, totals.intercept, sample.dtype), exact_y.to(sample.dtype)))
+        if len(block.exact) or not done.exact:
+            done.exact.append(Exact(design(block.exact, totals.intercept, sample.dtype), exact_y.to(sample.dtype)))
         if errors.keeps_outputs:
-            done.outputs.append(y)
+            done.keep(block, y)
         done.precision = y.dtype
         done.rows += len(block.xi)
         done.units += block.units

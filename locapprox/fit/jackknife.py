@@ -184,7 +184,8 @@ def by_place(values: Float[Tensor, "*b n"], unit_size: int) -> Float[Tensor, "*b
 
 def by_row(values: Float[Tensor, "*b n"], unit_size: int) -> Float[Tensor, "*b n"]:
     """The inverse of `by_place`, flattened."""
-    return values.unflatten(-1, (unit_size, -1)).mT.flatten(-2)
+    rows: Tensor = values.unflatten(-1, (unit_size, -1)).mT.flatten(-2)
+    return rows
 
 
 def _by_unit(weight: Float[Tensor, "h n"], unit_size: int) -> Float[Tensor, "h 1 n"]:

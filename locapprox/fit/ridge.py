@@ -121,7 +121,8 @@ class Shrunk:
         rows = pad(X @ self.basis, (0, 0, 0, lacking)).unflatten(1, (-1, size))  # (g, groups, size, q)
         e = pad(e, (0, lacking)).unflatten(1, (-1, size)).unflatten(0, (g, -1))  # (g, B / g, groups, size)
         score = (e.transpose(1, 2) @ rows) / self.divisor.unflatten(0, (g, -1))[:, None]  # (g, groups, B / g, q)
-        return (score.flatten(1, 2) @ self.basis.mT).unflatten(1, score.shape[1:3]).transpose(1, 2).flatten(0, 1)
+        found: Tensor = (score.flatten(1, 2) @ self.basis.mT).unflatten(1, score.shape[1:3])
+        return found.transpose(1, 2).flatten(0, 1)
 
 
 def ridge(

@@ -41,6 +41,7 @@ from locapprox.fit.losses import (
 from locapprox.fit.result import Fit
 from locapprox.fit.stopping import Order, Signs, Tolerance
 from locapprox.fit.surrogates import BaseSurrogate, Constrained, Linear, Logistic, Sparse, Surrogate
+from locapprox.fit.walsh import Walsh
 from locapprox.images.pictures import picture, pictures
 from locapprox.images.regions import Blurred, ChannelMean, as_images, patches, per_channel, superpixels
 from locapprox.models.hugging_face import ImageClassifier, hugging_face
@@ -115,6 +116,7 @@ __all__ = [
     "Surrogate",
     "Tolerance",
     "Uniform",
+    "Walsh",
     "as_explanation",
     "as_images",
     "c_lime",

@@ -36,6 +36,7 @@ class Method(Concise):
                 raise TypeError(f"{name} must be an object, got the class {given.__name__}: write {given.__name__}(…)")
         where, surrogate = described(self.neighbourhood), described_surrogate(self.surrogate)
         surrogate.check_loss(checked_loss(self.loss))
+        surrogate.check_neighbourhood(where)
         if where.shrinks:
             surrogate.check_limit(self.loss)
 

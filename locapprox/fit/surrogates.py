@@ -19,6 +19,7 @@ from locapprox.fit.quadratic import Exact, Quadratic, Solution
 from locapprox.fit.result import Fit
 from locapprox.fit.sampling import Sample
 from locapprox.fit.solve import binary, to_unit_diagonal
+from locapprox.neighbourhoods.base import BaseNeighbourhood
 
 
 @runtime_checkable
@@ -57,6 +58,10 @@ class BaseSurrogate(ABC):
     def check_limit(self, loss: RowLoss) -> None:
         """Raise TypeError where the minimisers' limit on a shrinking neighbourhood (`Limit`) is not known."""
         raise TypeError(f"Limit is for the surrogates Linear() and Logistic(), not {self.kind}")
+
+    def check_neighbourhood(self, neighbourhood: BaseNeighbourhood) -> None:
+        """Raise TypeError for draws that `fit` is not for: by default none."""
+        return
 
     @abstractmethod
     def fit(self, sample: Sample, loss: Any) -> Fit:

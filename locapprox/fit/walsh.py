@@ -43,9 +43,9 @@ class Walsh(Concise, BaseSurrogate):
     also a θ for each feature, by marginal likelihood (a Cholesky factorisation of 256 pairs for each of some 20 steps
     and every instance), if its leave-one-out error is less still.
 
-    `loss` and `r2` are those of the linear g, every sampled pair left out in turn, as of `Linear`. The standard error is
-    the process' own, its scale from the residuals of pairs left out: their mean, or that by their influence on the
-    weight if it is larger, times m / (m − d) for m pairs, or m / (m − 2d) with a θ for each feature.
+    `loss` and `r2` are those of the linear g, every sampled pair left out in turn, as of `Linear`. Standard errors are
+    the process' own, in a scale from the residuals of pairs left out: their mean square, or that by their influence on
+    the weight if it is larger, times m / (m − d) for m pairs, or m / (m − 2d) with a θ for each feature.
     """
 
     per_feature: bool = True

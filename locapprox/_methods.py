@@ -16,12 +16,15 @@ baseline): rows of infinite weight. Masking methods take a `baseline` and `featu
 
 from locapprox._method import Method
 from locapprox.fit.losses import GradientMatching, SquaredError
+from locapprox.fit.surrogates import Linear, Surrogate
 from locapprox.neighbourhoods.baselines import BaselineLike, Features
 from locapprox.neighbourhoods.distributions import GaussLegendre, Normal, PointMass, Sigma
 from locapprox.neighbourhoods.kernels import ExponentialKernel
 from locapprox.neighbourhoods.masks import FairMasks, LeaveOneOut, ShapleyMasks
 from locapprox.neighbourhoods.placements import Additive, Multiplicative
 from locapprox.neighbourhoods.units import SIGMA, ZERO
+
+LINEAR = Linear()
 
 
 def c_lime(sigma: Sigma = SIGMA) -> Method:
@@ -61,11 +64,15 @@ def lime(width: float | None = None, baseline: BaselineLike = ZERO, features: Fe
     return Method("LIME", where, SquaredError(), reference="ribeiro2016")
 
 
-def kernel_shap(baseline: BaselineLike = ZERO, features: Features | None = None) -> Method:
-    """Lundberg and Lee 2017: Shapley values of v(S) = f(b + (x₀ − b) ⊙ 1_S); exact if n_samples ≥ 2ᵈ."""
-    return Method(
-        "KernelSHAP", Multiplicative(ShapleyMasks(), baseline, features), SquaredError(), reference="lundberg2017"
-    )
+def kernel_shap(
+    baseline: BaselineLike = ZERO, features: Features | None = None, surrogate: Surrogate = LINEAR
+) -> Method:
+    """Lundberg and Lee 2017: Shapley values of v(S) = f(b + (x₀ − b) ⊙ 1_S); exact if n_samples ≥ 2ᵈ.
+
+    With `surrogate=lx.Walsh()` a model that takes more than about 40 µs a row is asked for fewer of them: see `Walsh`.
+    """
+    where = Multiplicative(ShapleyMasks(), baseline, features)
+    return Method("KernelSHAP", where, SquaredError(), surrogate, reference="lundberg2017")
 
 
 def occlusion(baseline: BaselineLike = ZERO, features: Features | None = None) -> Method:

@@ -23,7 +23,7 @@ LAYERS = {  # each with what it may import of the library, besides itself; later
     "_problem": ("_names", "_notices", "_parts", "models", "neighbourhoods"),
     "fit": ("_notices", "_parts", "_memory", "models", "neighbourhoods", "_problem"),
     "_method": ("_parts", "neighbourhoods", "fit"),
-    "_methods": ("neighbourhoods", "fit.losses", "_method"),
+    "_methods": ("neighbourhoods", "fit.losses", "fit.surrogates", "_method"),
     "_files": ("_parts", "neighbourhoods.base", "fit", "_method"),
     "_explanation": (
         *("_names", "_parts", "plotting", "models", "neighbourhoods.base", "neighbourhoods.draws"),

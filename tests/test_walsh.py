@@ -28,7 +28,7 @@ def inputs(b, d, seed=1):
 
 
 def method(surrogate):
-    return lx.Method("KernelSHAP", lx.kernel_shap(0.0).neighbourhood, lx.SquaredError(), surrogate)
+    return lx.kernel_shap(0.0, surrogate=surrogate)
 
 
 def explained(f, x, surrogate, n, **settings):
@@ -260,6 +260,13 @@ def test_what_no_draw_moves_is_told_and_has_no_error():
     with pytest.warns(UserWarning, match="f is linear"):
         flat = explained(lambda a: 0 * a[:, 0] + 2, inputs(2, 10), lx.Walsh(), 150)
     assert bool((flat.weights == 0).all())
+
+
+def test_too_few_pairs_have_no_errors():
+    with pytest.warns(UserWarning, match="n_samples is small: .* Use n_samples ≥ 180"):
+        e = explained(network(30), inputs(2, 30), lx.Walsh(per_feature=False), 50)
+    assert bool(e.standard_error.isnan().all())
+    assert bool((e.loss > 0).all())
 
 
 def test_files_keep_its_name(tmp_path):

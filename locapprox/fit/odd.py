@@ -1,7 +1,7 @@
 """Gaussian processes of odd functions of signs, with their Shapley values in closed form.
 
-With signs χ = 2ξ − 1, k(χ, χ′) = sinh(Σ θ_i χ_i χ′_i) / sinh(Σ θ_i) + s χ·χ′ / d. The first term is, but for a constant,
-the odd part of Π (1 + ρ_i χ_i χ′_i) = exp(Σ θ_i χ_i χ′_i) / Π cosh θ_i, ρ = tanh θ: the product of the signs of an odd
+With signs χ = 2ξ − 1, k(χ, χ′) = sinh(Σ θ_i χ_i χ′_i) / sinh(Σ θ_i) + s χ·χ′ / d. Its first term is proportional to the
+odd part of Π (1 + ρ_i χ_i χ′_i) = exp(Σ θ_i χ_i χ′_i) / Π cosh θ_i, ρ = tanh θ: the product of the signs of an odd
 number of features has a prior variance proportional to the product of their ρ. Even functions have no Shapley values.
 """
 

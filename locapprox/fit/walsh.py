@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from locapprox._memory import require_memory
+from locapprox._notices import warn_of_errors
 from locapprox._parts import Concise
 from locapprox.fit.evidence import Estimate, known, needed
 from locapprox.fit.length_scales import most_likely
@@ -24,6 +25,7 @@ from locapprox.neighbourhoods.placements import Multiplicative
 
 THETA = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
 LINEAR = 10.0  # the share s of the linear term
+LEAST = 1.25  # pairs for each parameter that was estimated, or errors are not known
 ROUND_OFF = 1e-9  # of the largest u: what smaller residuals are
 CHOSEN_ON = 512  # pairs that choose θ
 LIKELIHOOD_ON = 256  # pairs in the marginal likelihood
@@ -45,7 +47,8 @@ class Walsh(Concise, BaseSurrogate):
 
     `loss` and `r2` are those of the linear g, every sampled pair left out in turn, as of `Linear`. Standard errors are
     the process' own, in a scale from the residuals of pairs left out: their mean square, or that by their influence on
-    the weight if it is larger, times m / (m − d) for m pairs, or m / (m − 2d) with a θ for each feature.
+    the weight if it is larger, times m / (m − q) for m pairs, q = d + 1, or 2d with a θ for each feature; NaN, with a
+    warning, below m = 1.25 q.
     """
 
     per_feature: bool = True
@@ -58,7 +61,7 @@ class Walsh(Concise, BaseSurrogate):
 
     def check_neighbourhood(self, neighbourhood: BaseNeighbourhood) -> None:
         where = neighbourhood
-        if not isinstance(where, Multiplicative) or type(where.distribution) is not ShapleyMasks or where.kernel:
+        if not isinstance(where, Multiplicative) or not isinstance(where.distribution, ShapleyMasks) or where.kernel:
             raise TypeError(
                 "surrogate Walsh is for Shapley values, on the neighbourhood of kernel_shap(): "
                 f"Multiplicative(ShapleyMasks(), …) without a kernel; got {neighbourhood!r}. Use Linear()"
@@ -81,6 +84,11 @@ class Walsh(Concise, BaseSurrogate):
             weights[i], error[i], mean_loss[i, 0], carriers[i, 0] = shapley_values(process, drawn, i)
         degrees = float(max(1, len(drawn.chi) - 1 - sample.d))
         estimate = Estimate(error * size, (mean_loss * size.square())[:, 0], degrees, carriers, needed(units))
+        if bool(error.isnan().any()):
+            warn_of_errors(
+                f"n_samples is small: {len(drawn.chi) - 1} different pairs of masks are too few for the standard errors "
+                f"of some instances: NaN. Use n_samples ≥ {6 * sample.d}"
+            )
         estimate, shape = estimate.of((len(sample.x), sample.k)), (len(sample.x), sample.k)
         return Fit(
             (weights * size).unflatten(0, shape),
@@ -119,19 +127,20 @@ def shapley_values(process: Process, drawn: Pairs, i: Int[Tensor, " i"]) -> tupl
     weights = left.shapley + (2 * odd[:, :1] - left.shapley.sum(1, keepdim=True)) / d  # round-off
     leverage = torch.where(drawn.fixed, 0.0, (drawn.chi * left.influence.mT).sum(1) / 2)
     residual = odd - weights @ drawn.chi.mT / 2 + leverage * left.residual
-    error, carriers = errors(process, left, drawn)
+    error, carriers = errors(process, left, odd, drawn)
     return weights, error, drawn.mean(residual.square() + even.square()), carriers
 
 
-def errors(process: Process, left: Left, drawn: Pairs) -> tuple[Tensor, Tensor]:
+def errors(process: Process, left: Left, odd: Float[Tensor, "i m"], drawn: Pairs) -> tuple[Tensor, Tensor]:
     """See `Walsh`."""
     square, influence = left.residual[:, 1:].square(), left.influence[:, 1:].square()
     precision, (m, d) = left.precision[1:], drawn.chi[1:].shape
     each = (square * precision).mean(1, keepdim=True)
     own = square @ influence.mT / (influence / precision).sum(1)
-    estimated = d if len(process.theta.unique()) == 1 else 2 * d
-    variance = torch.maximum(each, own) * left.variance * (m / max(m - estimated, 0.1))
+    estimated = d + len(process.theta.unique())
+    factor = m / (m - estimated) if m > LEAST * estimated else torch.nan
+    variance = torch.maximum(each, own) * left.variance * factor
     share = square * influence.sum(0)
     carriers = share.sum(1).square() / share.square().sum(1)
-    still = square.amax(1) <= (ROUND_OFF * drawn.odd.abs().amax(1)[: len(square)]).square()
+    still = square.amax(1) <= (ROUND_OFF * odd.abs().amax(1)).square()
     return variance.sqrt(), torch.where(still, 0.0, carriers)

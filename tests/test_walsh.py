@@ -263,7 +263,7 @@ def test_what_no_draw_moves_is_told_and_has_no_error():
 
 
 def test_too_few_pairs_have_no_errors():
-    with pytest.warns(UserWarning, match="n_samples is small: .* Use n_samples ≥ 180"):
+    with pytest.warns(UserWarning, match="n_samples is small: .* Use n_samples ≥ 150"):
         e = explained(network(30), inputs(2, 30), lx.Walsh(per_feature=False), 50)
     assert bool(e.standard_error.isnan().all())
     assert bool((e.loss > 0).all())

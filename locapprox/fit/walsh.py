@@ -25,7 +25,7 @@ from locapprox.neighbourhoods.placements import Multiplicative
 
 THETA = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
 LINEAR = 10.0  # the share s of the linear term
-LEAST = 1.25  # pairs for each parameter that was estimated, or errors are not known
+LEAST = 2  # pairs for each parameter that was estimated, or errors are not known
 ROUND_OFF = 1e-9  # of the largest u: what smaller residuals are
 CHOSEN_ON = 512  # pairs that choose θ
 LIKELIHOOD_ON = 256  # pairs in the marginal likelihood
@@ -47,8 +47,9 @@ class Walsh(Concise, BaseSurrogate):
 
     `loss` and `r2` are those of the linear g, every sampled pair left out in turn, as of `Linear`. Standard errors are
     the process' own, in a scale from the residuals of pairs left out: their mean square, or that by their influence on
-    the weight if it is larger, times m / (m − q) for m pairs, q = d + 1, or 2d with a θ for each feature; NaN, with a
-    warning, below m = 1.25 q.
+    the weight if it is larger, times m / (m − q) for m pairs, q = d / 2, or 2d with a θ for each feature, for what was
+    estimated. With it 95 % intervals cover .93 to .97 in trials, all weights together, and up to .99 where nearly all
+    masks are drawn. NaN, with a warning, below m = 2d, or 4d.
     """
 
     per_feature: bool = True
@@ -86,8 +87,8 @@ class Walsh(Concise, BaseSurrogate):
         estimate = Estimate(error * size, (mean_loss * size.square())[:, 0], degrees, carriers, needed(units))
         if bool(error.isnan().any()):
             warn_of_errors(
-                f"n_samples is small: {len(drawn.chi) - 1} different pairs of masks are too few for the standard errors "
-                f"of some instances: NaN. Use n_samples ≥ {6 * sample.d}"
+                f"n_samples is small: {len(drawn.chi) - 1} different pairs of masks are too few for standard errors "
+                f"of some instances: NaN. Use n_samples ≥ {(9 if self.per_feature else 5) * sample.d}"
             )
         estimate, shape = estimate.of((len(sample.x), sample.k)), (len(sample.x), sample.k)
         return Fit(
@@ -137,8 +138,8 @@ def errors(process: Process, left: Left, odd: Float[Tensor, "i m"], drawn: Pairs
     precision, (m, d) = left.precision[1:], drawn.chi[1:].shape
     each = (square * precision).mean(1, keepdim=True)
     own = square @ influence.mT / (influence / precision).sum(1)
-    estimated = d + len(process.theta.unique())
-    factor = m / (m - estimated) if m > LEAST * estimated else torch.nan
+    scales = len(process.theta.unique())
+    factor = m / (m - (d + 3 * scales) / 2) if m > LEAST * (d + scales) else torch.nan
     variance = torch.maximum(each, own) * left.variance * factor
     share = square * influence.sum(0)
     carriers = share.sum(1).square() / share.square().sum(1)

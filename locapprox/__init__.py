@@ -53,7 +53,6 @@ from locapprox.neighbourhoods.distributions import (
     BaseDistribution,
     CorrelatedNormal,
     Distribution,
-    GaussLegendre,
     Normal,
     PointMass,
     Uniform,
@@ -63,6 +62,7 @@ from locapprox.neighbourhoods.kernels import ExponentialKernel
 from locapprox.neighbourhoods.limits import Limit
 from locapprox.neighbourhoods.masks import AllCoalitions, FairMasks, LeaveOneOut, ShapleyMasks
 from locapprox.neighbourhoods.placements import Additive, Multiplicative
+from locapprox.neighbourhoods.quadratures import Fejer, GaussLegendre
 
 __version__ = "0.2.0.dev0"
 
@@ -86,6 +86,7 @@ __all__ = [
     "ExponentialKernel",
     "FairMasks",
     "Faithfulness",
+    "Fejer",
     "Fit",
     "GaussLegendre",
     "GradientMatching",

@@ -191,6 +191,7 @@ class Explanation:
         one = torch.tensor([instance], device=self.x.device)
         here, whole, seed = self._where.at(self.x, one), self._setting("n_samples"), self._setting("seed", seed)
         first = None if n is None else whole_number(n, "n")
+        whole = whole if self._where.tol is None else int(self.n_samples[instance])  # a nested rule that stopped
         return points_around(self.x[one], here, whole, seed, first, self._nulls_leave)
 
     def to_frame(self, ranks: float | None = None) -> pd.DataFrame:

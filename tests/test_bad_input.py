@@ -541,7 +541,7 @@ CASES = {
     "a draw with another rule's weights": (
         lambda: lx.Draw(torch.ones(3, 2), torch.ones(3), coarse_weight=torch.ones(2)),
         V,
-        r"^a draw of 3 rows needs coarse_weight \(n,\), got \(2,\)$",
+        r"^a draw of 3 rows needs coarse_weight \(n,\) or \(r, n\), got \(2,\)$",
     ),
     "a fit that is none": (
         explains(squares(lx.Additive(lx.Normal(0.1)), Fitted())),

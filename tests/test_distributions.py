@@ -289,7 +289,7 @@ def test_block_size(d):
 
 
 def test_what_needs_its_whole_budget_says_so():
-    whole = [lx.GaussLegendre(), lx.PointMass(0.0), lx.LeaveOneOut(), lx.AllCoalitions()]
+    whole = [lx.GaussLegendre(), lx.Fejer(), lx.PointMass(0.0), lx.LeaveOneOut(), lx.AllCoalitions()]
     for distribution in [Normal(1.0), lx.Uniform(), lx.FairMasks(), ShapleyMasks(), *whole]:
         assert distribution.draws_at_once == (distribution in whole), distribution
 
@@ -305,14 +305,15 @@ def test_other_blocks_are_draws_one_after_the_other(n, sizes):
 
 def test_what_distributions_say_of_themselves():
     """Binary ones may remove what is missing in x; two hold rows of infinite weight; σ is the least spread."""
-    every = [Normal(0.2), lx.CorrelatedNormal(torch.eye(3)), lx.Uniform(), lx.GaussLegendre(), lx.PointMass(0.0)]
+    every = [Normal(0.2), lx.CorrelatedNormal(torch.eye(3)), lx.Uniform(), lx.GaussLegendre(), lx.Fejer()]
+    every += [lx.PointMass(0.0)]
     masks = [lx.FairMasks(), lx.AllCoalitions(), lx.LeaveOneOut(), ShapleyMasks()]
-    assert [d.binary for d in (*every, *masks)] == [False] * 5 + [True] * 4
+    assert [d.binary for d in (*every, *masks)] == [False] * 6 + [True] * 4
     for distribution in (*every, *masks):
         found = bool(draw(distribution, 3, 20).weight.isinf().any())
         assert distribution.interpolates is found, distribution
         assert distribution.kind == type(distribution).__name__
-    assert [d.spread for d in every[1:]] == [None] * 4
+    assert [d.spread for d in every[1:]] == [None] * 5
     assert every[0].spread == 0.2
     assert Normal(torch.tensor([0.5, 0.25])).spread == 0.25
 

@@ -53,6 +53,7 @@ NARROWER = {  # files that may import less than their layer, or one thing more
         *("_names", "_parts", "models.inputs", "neighbourhoods.draws", "neighbourhoods.named"),
     ),
     "neighbourhoods/masks.py": ("_parts", "_memory", "neighbourhoods.draws", "neighbourhoods.distributions"),
+    "neighbourhoods/quadratures.py": ("_parts", "neighbourhoods.draws", "neighbourhoods.distributions"),
     "fit/losses.py": ("_parts", "fit.links"),
     "fit/links.py": (),
     "fit/result.py": (),

@@ -340,12 +340,12 @@ def test_integrated_gradients_is_complete(tanh_net, relu_net, x):
 
 
 def test_integrated_gradients_of_a_polynomial_is_exact(x):
-    """f = Π of three entries: each gets a third of it; two nodes are exact up to degree 3."""
+    """f = Π of three entries: each gets a third of it; three nodes are exact up to degree 3."""
 
     def product(a):
         return a[:, 0] * a[:, 2] * a[:, 5]
 
-    e = lx.explain(product, x, lx.integrated_gradients(), n_samples=2)
+    e = lx.explain(product, x, lx.integrated_gradients(), n_samples=3)
     expected = torch.zeros_like(x)
     expected[:, [0, 2, 5]] = product(x)[:, None] / 3
     torch.testing.assert_close(e.weights, expected, rtol=0, atol=1e-12)
@@ -446,7 +446,7 @@ def test_paper_methods():
         assert methods[name].neighbourhood.distribution.sigma == 0.1
     assert methods["Vanilla Gradients"].neighbourhood.distribution == lx.PointMass(0.0)
     assert methods["Gradient x Input"].neighbourhood.distribution == lx.PointMass(1.0)
-    assert methods["Integrated Gradients"].neighbourhood.distribution == lx.GaussLegendre(0.0, 1.0)
+    assert methods["Integrated Gradients"].neighbourhood.distribution == lx.Fejer(0.0, 1.0)
     matched = {"SmoothGrad", "Vanilla Gradients", "Gradient x Input", "Integrated Gradients"}
     for name, method in methods.items():
         assert method.loss == (lx.GradientMatching() if name in matched else lx.SquaredError()), name

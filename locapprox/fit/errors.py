@@ -88,7 +88,7 @@ class CoarserRule(ErrorEstimator):
     def weightings(self, block: Block, units: int) -> Float[Tensor, "g s n"]:
         weight = block.weight[:, None]
         assert block.coarse_weight is not None
-        rules = [weight, block.coarse_weight[:, None].to(weight)]
+        rules = [weight, block.coarse_weight[-1:, None].to(weight)]
         return torch.cat([*rules, moved_edges(block.weight)] if on_a_line(block.xi) else rules, dim=1)
 
     def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
@@ -236,7 +236,7 @@ def _batches(y: Float[Tensor, "b k n"]) -> Iterator[slice]:
 
 def estimator(sample: Sample, loss: Loss, by_groups: bool) -> ErrorEstimator:
     """By kind of sample and loss; `by_groups` where the solver knows sums only."""
-    if sample.plan.nested:
+    if sample.plan.coarser:
         return CoarserRule()
     sums_alone = loss.value > 0 and (loss.gradient > 0 or not sample.keeps_outputs)
     if by_groups or sums_alone or (loss.gradient > 0 and sample.interpolates):

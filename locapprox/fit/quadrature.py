@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 COPIES = 16
+FALLS = 0.1  # of the gap between the rules before: what one between two rules is at most, where f is smooth
 SMOOTH = 0.03  # of the error by steps: if the coarser rule is off by less, the function is smooth between the nodes
 
 
@@ -43,11 +44,26 @@ def moved_edges(weight: Float[Tensor, "g n"]) -> Float[Tensor, "g s n"]:
     return weight[:, None] + torch.cat([move, pad], -1) - torch.cat([pad, move], -1)
 
 
+def trend(
+    gap: Float[Tensor, "b k p"], before: Float[Tensor, "b k p"] | None
+) -> tuple[Float[Tensor, "b k p"], Bool[Tensor, "b k 1"]]:
+    """The error of a nested rule from how far it, and the rule before, moved from its predecessor; and whether the two
+    tell that f is smooth: the first is a tenth of the second, at most.
+
+    If every rule leaves at most the share r of the last one's error, the gap leaves r / (1 − r) of itself.
+    """
+    if before is None:
+        return gap, torch.zeros_like(gap[..., :1], dtype=torch.bool)
+    share = gap.amax(-1, keepdim=True) / before.amax(-1, keepdim=True)
+    falls = share <= FALLS
+    return torch.where(falls, gap * (share / (1 - share)), gap), falls
+
+
 def rule_error(
-    coarse: Float[Tensor, "b k p"], moved: Float[Tensor, "s b k p"]
+    coarse: Float[Tensor, "b k p"], moved: Float[Tensor, "s b k p"], of_smooth: Float[Tensor, "b k p"] | None = None
 ) -> tuple[Float[Tensor, "b k p"], Bool[Tensor, "b k 1"]]:
     """From differences to the coarser rule, where those of a fit tell that it is smooth (or of one node), and to those
-    of moved edges elsewhere; and where it is."""
+    of moved edges elsewhere; and where it is. `of_smooth` is a better error than the former."""
     steps = moved.square().mean(0).sqrt()
     smooth = ~(coarse.abs().amax(-1, keepdim=True) > SMOOTH * steps.amax(-1, keepdim=True))
-    return torch.where(smooth, coarse.abs(), steps), smooth
+    return torch.where(smooth, coarse.abs() if of_smooth is None else of_smooth, steps), smooth

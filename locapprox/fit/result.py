@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -20,3 +20,4 @@ class Fit:
     loss: Float[Tensor, "b k"]  # mean loss, of draws that were left out
     constant_loss: Float[Tensor, "b k"]  # of the best constant g
     degrees_of_freedom: float = torch.inf  # of the t distribution of (w − its expectation) / standard error
+    rows: Int[Tensor, " b"] | None = None  # of the draw that each instance took, where that is not all

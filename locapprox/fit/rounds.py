@@ -139,7 +139,8 @@ class Task:
         for sample in samples(problem, self.where, n, seed, "fit", bar, held, surrogate.nulls_leave):
             fit, i = on_all(fitted(surrogate, sample, loss), sample), sample.instances.cpu()
             parts.append((sample.instances, fit))
-            drawn[i], nested[i] = sample.drawn, sample.plan.nested
+            drawn[i] = sample.drawn if fit.rows is None else fit.rows.to(drawn)
+            nested[i] = sample.plan.coarser > 0
             degrees[i] = torch.as_tensor(fit.degrees_of_freedom, dtype=torch.float64, device="cpu")
 
         def whole(name: str) -> Tensor:

@@ -170,7 +170,7 @@ def kept_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Kep
         exact_y=torch.cat(exact_y, -1).flatten(0, 1).to(sample.dtype),
     )
     coarse = blocks[0].coarse_weight
-    coarse = None if coarse is None else for_problems(coarse.to(sample.dtype), sample)
+    coarse = None if coarse is None else for_problems(coarse[-1:].to(sample.dtype), sample)
     units, fixed = sum(block.units for block in blocks), sum(block.n_fixed for block in blocks)
     return Kept(sample, rows, units, blocks[-1].unit_size, fixed, coarse, intercept)
 

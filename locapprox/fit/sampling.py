@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from locapprox.fit.solve import design, unit_of_weights
 from locapprox.models.scores import Scores
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 
+COPIES = 17  # sums of gradients for every rule of a quadrature, see `fit.levels`
 MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
 
 
@@ -28,7 +29,7 @@ class Block:
     weight: Float[Tensor, "g n"]  # g = 1, or one row per instance; finite
     unit_size: int
     n_fixed: int
-    coarse_weight: Float[Tensor, "1 n"] | None
+    coarse_weight: Float[Tensor, "r n"] | None  # of coarser rules, coarsest first
     exact: Float[Tensor, "e d"]
 
     @property
@@ -69,7 +70,7 @@ class Plan(NamedTuple):
     rows: int  # of the draw
     d: int  # features
     copies: int  # inputs that the model is averaged over
-    nested: bool  # a coarser rule comes with the draw
+    coarser: int  # rules that come with the draw
     interpolates: bool | None  # whether rows have infinite weight; None: not known
     own_xi: bool  # ξ differs between instances
     own_weight: bool
@@ -84,7 +85,7 @@ class Plan(NamedTuple):
             rows=len(draw.weight.flatten()) if whole else n,
             d=draw.xi.shape[-1],
             copies=placed.shape[2] if placed.ndim == x.ndim + 2 else 1,
-            nested=draw.coarse_weight is not None,
+            coarser=0 if draw.coarse_weight is None else len(torch.atleast_2d(draw.coarse_weight)),
             interpolates=neighbourhood.interpolates,
             own_xi=draw.xi.ndim == 3,
             own_weight=draw.weight.ndim == 2,
@@ -93,7 +94,7 @@ class Plan(NamedTuple):
     def check_memory(self, features: int, b: int, scores: int, keeps_gradients: bool, device: torch.device) -> None:
         """Refuse weights and errors of all instances, or gradients of all rows of one, that cannot be held."""
         held = 4 * self.rows if keeps_gradients else 0
-        at_once = 12 * min(b, self.together(scores, keeps_gradients))
+        at_once = (12 + COPIES * self.coarser) * min(b, self.together(scores, keeps_gradients))
         require_memory(
             scores * (4 * features * b + self.d * (at_once + held)),
             f"{scores} × {features} weights of {b} instances" + (f" from {self.rows} gradients" if held else ""),
@@ -106,8 +107,8 @@ class Plan(NamedTuple):
         """Instances that share a draw and fit into memory."""
         if self.own_xi:
             return 1
-        numbers = scores * self.rows + 8 * scores * self.d + (self.d**2 if self.own_weight else 0)
-        numbers += 4 * scores * self.rows * self.d if keeps_gradients else 0
+        numbers = scores * (self.rows + 8 * self.d) + (self.d**2 if self.own_weight else 0)
+        numbers += (4 * self.rows if keeps_gradients else COPIES * self.coarser) * scores * self.d
         return max(1, MEMORY // numbers)
 
 
@@ -192,6 +193,11 @@ class Sample:
                 pass
         return self._drawn
 
+    def of(self, some: Int[Tensor, " c"]) -> "Sample":
+        """Of some of the instances."""
+        own = {name: part[some] for name in ("x", "instances", "places") if (part := getattr(self, name)) is not None}
+        return replace(self, neighbourhood=self.neighbourhood.at(self.x, some), **own)
+
     def blocks(self) -> Iterator[Block]:
         """The draw, the same each time."""
         if self._kept:
@@ -212,7 +218,7 @@ class Sample:
             weight = torch.atleast_2d(draw.weight).to(self.dtype)
             unit = unit_of_weights(weight) if unit is None else unit  # no fit depends on it
             weight = weight if isinstance(unit, float) else weight / unit
-            coarse = None if draw.coarse_weight is None else draw.coarse_weight[None] / unit
+            coarse = None if draw.coarse_weight is None else torch.atleast_2d(draw.coarse_weight) / unit
             if weight.numel() and math.isinf(weight.amax()):
                 exact = weight[0].isinf()
                 if len(weight) > 1 and not bool((weight.isinf() == exact).all()):
@@ -274,6 +280,11 @@ class Sample:
         neighbourhood, x = self.whole
         return neighbourhood.advice(x, self.n, generator(self.seed, neighbourhood, self.role, x), rows)
 
+    def skip(self, rows: int) -> None:
+        """The bar moves over so many."""
+        if self.bar is not None:
+            self.bar.update(rows)
+
     def _chunks(self, n: int, unit_size: int, n_fixed: int = 0) -> Iterator[tuple[slice, slice]]:
         """Instances × rows for one model call each: whole units, `rows_per_call` rows or just under."""
         per_call = max(unit_size, self.scores.rows_per_call // self.plan.copies)
@@ -286,5 +297,4 @@ class Sample:
                 for j in range(first, last, step):
                     chunk = slice(i, min(i + instances, len(self.x))), slice(j, min(j + step, last))
                     yield chunk
-                    if self.bar is not None:
-                        self.bar.update((chunk[0].stop - i) * (chunk[1].stop - j))
+                    self.skip((chunk[0].stop - i) * (chunk[1].stop - j))

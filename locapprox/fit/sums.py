@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from locapprox.fit.evidence import carriers
@@ -55,15 +55,20 @@ class GradientSums(NamedTuple):
     gg: Float[Tensor, "b s k"]
 
 
-def moments(weight: Float[Tensor, "h 1 s r"], a: Float[Tensor, "c k r d"]) -> tuple[Tensor, Tensor]:
-    """Σ w a and Σ w a²: in a's precision, and in that of the weights where a's has no room for them or for a²."""
+def moments(
+    weight: Float[Tensor, "h 1 s r"], a: Float[Tensor, "c k r d"], squares: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Σ w a, and Σ w a² of the first weightings: in a's precision, and in that of the weights where a's has no room for
+    them or for a²."""
+    of_squares = weight[:, :, :squares]
     with torch.autocast(a.device.type, enabled=False):
         low, room = weight.to(a.dtype), torch.finfo(a.dtype)
-        first, second = low @ a, low @ a.square()
+        first, second = low @ a, low[:, :, :squares] @ a.square()
         small, large = room.tiny * 2**30, room.max / 2**30
         fits = small < float(second.amin()) and float(second.amax()) < large
-        if not fits and bool(first.any()) and _lost(first, second, weight.amax(-1), small, large):
-            first, second = weight @ a.to(weight.dtype), weight @ a.to(weight.dtype).square()
+        own = first[:, :, :squares]
+        if not fits and bool(own.any()) and _lost(own, second, of_squares.amax(-1), small, large):
+            first, second = weight @ a.to(weight.dtype), of_squares @ a.to(weight.dtype).square()
     return first.to(weight.dtype), second.to(weight.dtype)
 
 
@@ -157,14 +162,18 @@ class Totals:
         weight: Float[Tensor, "g s r"],
         gradient: Float[Tensor, "c k r d"],
         unit_size: int | None,
+        squares: int | None = None,
     ) -> None:
-        """Rows of instances i among b; `unit_size` rows are one independent draw, None if the rows are not random."""
+        """Rows of instances i among b; `unit_size` rows are one independent draw, None if the rows are not random.
+
+        Where `squares` is given, Σ w ‖g‖² is summed for so many weightings, the first.
+        """
         k, _, d = gradient.shape[1:]
         weight = weight[i] if len(weight) > 1 else weight
         sets = weight.shape[1]
         if self.g0 is None or self.gradients is None or self.spread is None:
             self.g0 = weight.new_full((b, k, d), torch.nan)
-            self.gradients = GradientSums(weight.new_zeros(b, sets, k, d), weight.new_zeros(b, sets, k))
+            self.gradients = GradientSums(weight.new_zeros(b, sets, k, d), weight.new_zeros(b, squares or sets, k))
             zeros, far = weight.new_zeros(b, k, d), weight.new_full((b, k, d), torch.inf)
             self.spread = Spread(zeros, zeros.clone(), weight.new_zeros(b, 1, 1), far, -far)
         if bool(self.g0[i].isnan().any()):
@@ -174,7 +183,7 @@ class Totals:
         about = gradient - self.g0[i][:, :, None].to(gradient.dtype)
         # w² is one more weighting of the same product: the sums of units of one row
         rows = weight if unit_size is None else torch.cat([weight, weight[:, :1].square()], dim=1)
-        first, second = moments(rows[:, None], about)  # (c, k, s or s + 1, d)
+        first, second = moments(rows[:, None], about, squares)  # (c, k, s or s + 1, d)
         self.gradients.g[i] += first[:, :, :sets].transpose(1, 2)
         self.gradients.gg[i] += second[:, :, :sets].sum(-1).transpose(1, 2)
         if unit_size is None:
@@ -187,6 +196,29 @@ class Totals:
         of_unit = (weight[:, :1, :, None] * about).unflatten(2, (-1, unit_size)).sum(3)
         cross = (weights[:, None, None] @ of_unit).squeeze(2)
         self.spread.add(i, weights, of_unit.square().sum(2), cross, (of_unit.amin(2), of_unit.amax(2)))
+
+    def rest(self, instances: Int[Tensor, " c"], copies: int) -> "Totals":
+        """Of some of the instances, without the first weighting, and the first copies after those that values have."""
+        assert self.values is not None
+        assert self.gradients is not None
+        assert self.y0 is not None
+        assert self.g0 is not None
+        some = Totals(self.loss, self.intercept)
+        some.y0, some.g0, some.spread = self.y0[instances], self.g0[instances], self.spread  # nothing random
+        shared, own = self.values[:3], self.values[3:6]
+        parts = *(part[:, 1:] for part in shared), *(part[instances, 1:] for part in own)
+        some.values = ValueSums(*parts, None)  # type: ignore[call-arg]
+        g, gg, rules = self.gradients.g[instances], self.gradients.gg[instances], self.weightings
+        some.gradients = GradientSums(torch.cat([g[:, 1:rules], g[:, rules + copies :]], dim=1), gg[:, 1:])
+        return some
+
+    def of_copies(self, copies: int) -> Float[Tensor, "s b k d"]:
+        """The mean gradients of the first weightings after those that values have, whose sums are the first's."""
+        assert self.values is not None
+        assert self.gradients is not None
+        assert self.g0 is not None
+        some = self.gradients.g[:, self.weightings : self.weightings + copies]
+        return self.g0 + some.transpose(0, 1) / self.values.w[:, 0]
 
     @property
     def weightings(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from locapprox._parts import Concise, whole_number
 from locapprox.fit.constrained import ConstrainedSolver
+from locapprox.fit.levels import by_levels
 from locapprox.fit.links import IDENTITY, LOGISTIC, Link
 from locapprox.fit.losses import CrossEntropy, GradientMatching, Loss, OnGradients, RowLoss, SquaredError
 from locapprox.fit.minimise import minimise
@@ -118,6 +119,8 @@ class Linear(Concise, BaseSurrogate):
 
     def fit(self, sample: Sample, loss: RowLoss) -> Fit:
         loss = in_the_limit(sample, loss)
+        if isinstance(loss, Loss) and loss.value == 0 and sample.neighbourhood.tol is not None:
+            return by_levels(sample, loss, self.intercept)
         if isinstance(loss, Loss):
             return minimise(sample, loss, self.intercept).fit
         return fit_rows(sample, loss, IDENTITY, self.intercept)

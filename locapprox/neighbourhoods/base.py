@@ -49,6 +49,7 @@ class BaseNeighbourhood(ABC):
         None  # the least standard deviation of an entry of ξ: warned about where it drowns in round-off
     )
     shrinks: bool = False  # whether it stands for neighbourhoods that shrink to its one row (`Limit`)
+    tol: float | None = None  # of nested rules: the error, as a share of the largest weight, at which an instance stops
 
     @property
     def kind(self) -> str:

@@ -1,13 +1,12 @@
 """Distributions of ξ. They know d, never x: where ξ is put is a placement's affair (`placements`).
 
-A quadrature rule is a distribution too: its nodes are ξ, its weights the weights. Binary masks are in `masks`.
+Rules of quadrature are in `quadratures`, binary masks in `masks`.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,8 +21,6 @@ from locapprox.neighbourhoods.draws import Draw, block_size
 from locapprox.neighbourhoods.named import Named
 
 Sigma = float | Tensor | np.ndarray | pd.Series
-
-MOST_NODES = 2000  # of one Gauss–Legendre rule
 
 
 @runtime_checkable
@@ -44,6 +41,7 @@ class BaseDistribution(ABC):
     spread: float | None = None  # the least standard deviation of an entry, if known
     nulls_leave: bool = False  # whether masks may pass over features that they do not move: its entries are all alike
     shrinks: bool = False  # whether it stands for distributions that shrink to its one row (`Limit`)
+    tol: float | None = None  # of nested rules: see `BaseNeighbourhood`
 
     @property
     def kind(self) -> str:
@@ -206,50 +204,6 @@ class Uniform(Concise, BaseDistribution):
         t = torch.rand(n, 1, generator=rng, device=rng.device, dtype=dtype)
         xi = (self.low + (self.high - self.low) * t).expand(n, d)
         return Draw(xi, ones(xi))
-
-
-@dataclass(frozen=True, repr=False)
-class GaussLegendre(Concise, BaseDistribution):
-    """`Uniform(low, high)` by Gauss–Legendre quadrature with n nodes (exact for polynomials of degree 2n − 1).
-
-    More than 2,000 nodes are spread over panels of equal length, exact to degree 2,000 at least.
-    The coarser rule interpolates on every second node. Whole budget at once: the nodes depend on n.
-    """
-
-    low: float = 0.0
-    high: float = 1.0
-    draws_at_once = True
-    interpolates = False
-
-    def __post_init__(self) -> None:
-        finite(self.low, "low")
-        finite(self.high, "high")
-
-    def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
-        nodes, weights, coarse = (torch.tensor(a, device=rng.device) for a in _gauss_legendre(n))
-        t = self.low + (self.high - self.low) * nodes.to(dtype)
-        return Draw(t[:, None].expand(n, d), weights, n_fixed=n, coarse_weight=coarse)
-
-
-@lru_cache(maxsize=32)
-def _gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nodes on (0, 1), weights, and the weights of the rule on every second node."""
-    if n > MOST_NODES:  # in panels: finding N nodes takes O(N²), the coarser rule's weights O(N³)
-        panels = math.ceil(n / MOST_NODES)
-        rules = [_gauss_legendre(n // panels + (i < n % panels)) for i in range(panels)]
-        nodes = np.concatenate([i + rule[0] for i, rule in enumerate(rules)])
-        weights, coarse = (np.concatenate([rule[part] for rule in rules]) for part in (1, 2))
-        return nodes / panels, weights / panels, coarse / panels
-    from scipy.special import roots_legendre
-
-    nodes, weights = roots_legendre(n)  # O(n²); numpy's leggauss is O(n³), seconds for n = 1000
-    coarse = np.zeros(n)  # one node has no coarser rule, so weight 0, and its error is NaN: unknown
-    if n > 1:
-        half = nodes[::2]
-        moments = np.zeros(len(half))
-        moments[0] = 1.0  # the mean of P_0; all higher Legendre polynomials have mean 0
-        coarse[::2] = np.linalg.solve(np.polynomial.legendre.legvander(half, len(half) - 1).T, moments)
-    return (nodes + 1) / 2, weights / 2, coarse
 
 
 @dataclass(frozen=True, repr=False)

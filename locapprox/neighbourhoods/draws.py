@@ -17,14 +17,15 @@ class Draw:
     `weight` is (n,), or (b, n) if it depends on the instance; inf means "the surrogate must interpolate this point".
     Rows are independent unless said otherwise: after the first `n_fixed` rows, which are not random (enumerated, or
     nodes of a quadrature), every `unit_size` consecutive rows were drawn together (2 for complementary pairs).
-    `coarse_weight` are weights of a coarser quadrature on the same nodes; the difference is the reported error.
+    `coarse_weight` are weights of a coarser quadrature on the same nodes, or of several (r, n), coarsest first; the
+    difference is the reported error.
     """
 
     xi: Float[Tensor, "*b n d"]
     weight: Float[Tensor, "*g n"]
     unit_size: int = 1
     n_fixed: int = 0
-    coarse_weight: Float[Tensor, " n"] | None = None
+    coarse_weight: Float[Tensor, "*r n"] | None = None
 
     def __post_init__(self) -> None:
         for name, part in {"xi": self.xi, "weight": self.weight, "coarse_weight": self.coarse_weight}.items():
@@ -37,8 +38,9 @@ class Draw:
         n = self.xi.shape[-2]
         if self.weight.ndim not in (1, 2) or self.weight.shape[-1] != n:
             raise ValueError(f"a draw of {n} rows needs weight (n,) or (b, n), got {tuple(self.weight.shape)}")
-        if self.coarse_weight is not None and tuple(self.coarse_weight.shape) != (n,):
-            raise ValueError(f"a draw of {n} rows needs coarse_weight (n,), got {tuple(self.coarse_weight.shape)}")
+        coarse = self.coarse_weight
+        if coarse is not None and (coarse.ndim not in (1, 2) or coarse.shape[-1] != n):
+            raise ValueError(f"a draw of {n} rows needs coarse_weight (n,) or (r, n), got {tuple(coarse.shape)}")
         unit, fixed = whole_number(self.unit_size, "unit_size"), whole_number(self.n_fixed, "n_fixed", least=0)
         if fixed > n or (n - fixed) % unit:
             raise ValueError(

@@ -33,6 +33,7 @@ class Placement(Concise, BaseNeighbourhood):
             object.__setattr__(self, name, getattr(draws, name))
         if self.kernel is not None and not isinstance(self.kernel, ExponentialKernel):
             raise TypeError(f"kernel must be None or lx.ExponentialKernel(…), got {self.kernel!r}")
+        object.__setattr__(self, "tol", draws.tol if self.kernel is None else None)
 
     @property
     def kind(self) -> str:

@@ -82,7 +82,13 @@ LOSSES = {
     "gradients": lx.GradientMatching(),
     "both": 2.0 * lx.SquaredError() + 0.3 * lx.GradientMatching(),
 }
-ONE_DIRECTION = ("one number", "quadrature", "point", "point at x")  # values there determine no linear surrogate
+ONE_DIRECTION = (
+    "one number",
+    "quadrature",
+    "nested quadrature",
+    "point",
+    "point at x",
+)  # values there determine no linear surrogate
 
 
 class Model(torch.nn.Module):

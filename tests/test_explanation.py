@@ -569,7 +569,7 @@ CUT = {
     "additive": (lx.c_lime(), 60, 1),
     "gradients": (lx.smoothgrad(0.3), 60, 1),
     "a target for each": (lx.smoothgrad(0.3), 60, [2, 0, 1, 1, 0]),
-    "several scores": (lx.integrated_gradients(), 20, range(3)),
+    "several scores": (lx.integrated_gradients(), 60, range(3)),
     "features and baselines for each": (lx.kernel_shap(baseline=BASES, features=PADDED), 64, [2, 0, 1, 1, 0]),
     "a weight for each": (lx.lime(width=3.0, features=[0, 2, 1, 1, 2, 0]), 40, lambda out: out[:, 0] - out[:, 2]),
 }

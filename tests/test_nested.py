@@ -112,8 +112,10 @@ def test_it_is_as_exact_as_gauss_legendre_at_kinks():
     assert np.mean(ratios) < 1.1
 
 
-def test_a_rule_in_half_precision_or_of_a_flat_model_stops_too():
-    net = torch.nn.Sequential(torch.nn.Linear(14, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).requires_grad_(False)
+def test_it_stops_at_the_round_off_of_single_precision_and_where_f_is_flat():
+    net = (
+        torch.nn.Sequential(torch.nn.Linear(14, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).requires_grad_(False).eval()
+    )
     e = lx.explain(net, X.float(), lx.integrated_gradients())
     assert int(e.n_samples.max()) <= 59
     flat = lx.explain(lambda x: 0 * x.sum(1) + 1, X, lx.integrated_gradients())

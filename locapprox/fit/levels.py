@@ -118,8 +118,8 @@ def by_levels(sample: Sample, loss: Loss, intercept: bool) -> Fit:
         now = now._replace(gap=None) if leap or hopeless else now  # a gap to no neighbour has no trend
         leap = hopeless
     order, *whole = (torch.cat(parts) for parts in zip(*found, strict=True))
-    *found_parts, rows = (part[order.argsort()] for part in whole)
-    return Fit(*found_parts, rows=rows)
+    w, c, error, left, of_constant, rows = (part[order.argsort()] for part in whole)
+    return Fit(w, c, error, left, of_constant, rows=rows)
 
 
 def ask(sample: Sample, totals: Totals, block: Block, rows: Int[Tensor, " r"], rules: list[Rule]) -> None:

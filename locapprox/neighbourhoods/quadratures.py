@@ -63,20 +63,20 @@ class Fejer(Concise, BaseDistribution):
     N = m 2ᵏ ≤ n + 1 with m from 8 to 15, so that at most a ninth of n is left (n = 1,000: 959 nodes); every rule has
     all nodes of the one before. With as many nodes it is as exact as `GaussLegendre` where f has kinks, and needs up to
     twice as many where it is smooth. Under gradient matching an instance stops at the first rule, of 15 nodes or more,
-    whose error is at most `tol` of its largest weight: `e.n_samples` says which; tol=0 spends all of n.
+    whose error is at most `tol` of its largest weight: `e.n_samples` says which; 0 or None: all of n.
     """
 
     low: float = 0.0
     high: float = 1.0
-    tol: float = 1e-6
+    tol: float | None = 1e-6
     draws_at_once = True
     interpolates = False
 
     def __post_init__(self) -> None:
         finite(self.low, "low")
         finite(self.high, "high")
-        if not 0 <= self.tol < math.inf:
-            raise ValueError(f"tol must be a number ≥ 0, a share of the largest weight; got {self.tol!r}")
+        if self.tol is not None and not 0 <= self.tol < math.inf:
+            raise ValueError(f"tol must be a number ≥ 0 or None, a share of the largest weight; got {self.tol!r}")
 
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         nodes, rules = (torch.tensor(a, device=rng.device) for a in _nested_fejer(n))

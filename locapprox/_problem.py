@@ -20,13 +20,14 @@ from locapprox.neighbourhoods.contract import probe
 
 Where = TypeVar("Where", bound=BaseNeighbourhood)
 
+MODE = "training mode"
+
 
 class Problem:
     """What every public function builds from (model, x, target), and everything inside takes.
 
-    x: the instances as a tensor (b, *input shape); names, index: a DataFrame's columns and rows. The model is called
-    for the first time, twice on up to three instances, when `scores` is first asked for. Later calls belong in
-    `evaluating()`.
+    x: the instances as a tensor (b, *input shape); names, index: a DataFrame's columns and rows. Calls of the model
+    belong in `evaluating()`.
 
     Raises ValueError or TypeError naming the argument that is wrong.
     """
@@ -49,8 +50,8 @@ class Problem:
 
     @cached_property
     def scores(self) -> Scores:
-        """The model as scores; ValueError or TypeError if it, or the target, does not work on x."""
-        with torch.inference_mode(False), evaluation_mode(self.model):
+        """The model as scores, which has not been called; ValueError or TypeError if the target does not suit x."""
+        with torch.inference_mode(False):
             return Scores(self.model, self.x, self.given, self.target, self.batch_size)
 
     @property
@@ -86,10 +87,17 @@ class Problem:
 
     @contextmanager
     def evaluating(self, warns: bool = False) -> Iterator[Scores]:
-        """The scores, with the model in evaluation mode; `warns` where they are older than the call."""
-        scores = self.scores
+        """The scores, with the model in evaluation mode: said the first time, and where the call `warns`."""
+        warns = warns or MODE not in self.said
+        self.said.add(MODE)
         with torch.inference_mode(False), evaluation_mode(self.model, warns):
-            yield scores
+            yield self.scores
+
+    def ask(self) -> None:
+        """Call the model on up to three instances, to say what is wrong with it before anything is tried."""
+        some = torch.arange(min(len(self.x), 3), device=self.x.device)
+        with self.evaluating() as scores:
+            scores.values(self.x[some].unsqueeze(1), some)
 
     def of(self, instances: Tensor) -> "Problem":
         """The problem of some of the instances."""

@@ -142,7 +142,7 @@ CASES = {
     # x
     "no batch axis": (explains(x=X[0]), V, r"^x needs a batch axis first: got shape \(6,\); pass x\[None\]"),
     "a number": (explains(x=torch.tensor(1.0)), V, "x needs a batch axis first"),
-    "rank": (explains(x=X[None]), V, r"one row of scores per input: 1 inputs gave shape \(1, 3, 1\)"),
+    "rank": (explains(x=X[None]), V, r"one row of scores per input: 64 inputs gave shape \(64, 3, 1\)"),
     "empty": (explains(x=X[:0]), V, r"^x is empty: shape \(0, 6\)$"),
     "empty frame": (explains(x=FRAME[:0]), V, r"^x is empty: shape \(0, 6\)$"),
     "no features": (explains(x=X[:, :0]), V, "^x is empty"),
@@ -159,7 +159,7 @@ CASES = {
         V,
         "^x has several columns of the same name: age; rename them$",
     ),
-    "precision": (explains(x=X.float()), V, r"the model failed on rows of shape \(3, 6\) and torch\.float32: .*dtype"),
+    "precision": (explains(x=X.float()), V, r"failed on rows of shape \(192, 6\) and torch\.float32: .*dtype"),
     "masked": (explains(x=np.ma.masked_array(X, X > 0)), V, "^x is a masked array with masked entries: fill them in"),
     "sparse": (explains(x=X.to_sparse()), T, r"^x is a tensor that is sparse: use \.to_dense\(\)$"),
     "rows of sparse": (explains(x=X.to_sparse_csr()), T, "^x is .* sparse"),
@@ -204,7 +204,7 @@ CASES = {
     "another width": (
         explains(model=nn.Linear(5, 1).double().eval()),
         V,
-        r"^the model failed on rows of shape \(3, 6\) and torch\.float64: RuntimeError: mat1 and mat2",
+        r"^the model failed on rows of shape \(192, 6\) and torch\.float64: RuntimeError: mat1 and mat2",
     ),
     "estimator of another width": (
         explains(model=HistGradientBoostingRegressor().fit(np.eye(9), np.arange(9.0)), x=X.numpy()),
@@ -214,10 +214,10 @@ CASES = {
     "too short": (
         explains(model=lambda a: a[:1].sum(1)),
         V,
-        r"one row of scores per input: 3 inputs gave shape \(1, 1\)",
+        r"one row of scores per input: 192 inputs gave shape \(1, 1\)",
     ),
-    "one number": (explains(model=lambda a: a.sum()), V, r"one row of scores per input: 3 inputs gave shape \(\)"),
-    "three axes": (explains(model=lambda a: a[:, :, None]), V, r"gave shape \(3, 6, 1\)"),
+    "one number": (explains(model=lambda a: a.sum()), V, r"one row of scores per input: 192 inputs gave shape \(\)"),
+    "three axes": (explains(model=lambda a: a[:, :, None]), V, r"gave shape \(192, 6, 1\)"),
     "nothing": (
         explains(model=lambda a: None),
         T,
@@ -330,7 +330,7 @@ CASES = {
                 V,
                 "^target returned NaN or infinite values near",
             ),
-            ("too few", lambda out: out[:1], V, "^target must return one row of scores per input: 3 inputs gave"),
+            ("too few", lambda out: out[:1], V, "^target must return one row of scores per input: 192 inputs gave"),
             ("masks", lambda out: np.ma.masked_less(out.numpy(), 1e9), V, "^target's result is a masked array"),
             ("complex numbers", lambda out: out * 1j, T, "^target's result must hold real numbers, got complex ones$"),
         ]

@@ -18,7 +18,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
 import locapprox as lx
@@ -263,11 +263,11 @@ def test_batch_size_is_the_most_rows_of_a_call(x):
 
     lx.explain(model, x, lx.lime(), n_samples=90, batch_size=11)
     assert max(seen) <= 11
-    assert sum(seen) - (3 + 8) == 90 * len(x)
+    assert sum(seen) - 8 == 90 * len(x)
 
 
-def test_two_probes_for_each_call_and_none_to_validate(x):
-    """Of three instances, and of one of them among neighbours, however many methods and replicates there are."""
+def test_one_row_is_asked_about_again_once(x):
+    """Among neighbours, however many methods and replicates there are, and none to validate."""
     rows = []
 
     def model(a):
@@ -276,19 +276,53 @@ def test_two_probes_for_each_call_and_none_to_validate(x):
 
     def spent(call):
         rows.clear()
-        return call(), sum(rows) - (3 + 8), rows[:2]
+        return call(), sum(rows) - 8, rows[1]
 
-    e, drawn, first = spent(lambda: lx.explain(model, x, lx.c_lime(), n_samples=50))
-    assert (drawn, first) == (5 * 50, [3, 8])
+    e, drawn, again = spent(lambda: lx.explain(model, x, lx.c_lime(), n_samples=50))
+    assert (drawn, again) == (5 * 50, 8)
     for use, drawn in ((lambda: e.validate(30), 5 * 30), (lambda: e[1:3].validate(30), 2 * 30), (e.on_input, 0)):
         rows.clear()
         use()
         assert sum(rows) == drawn
     mean = spent(lambda: lx.explain_mean(model, x, lx.c_lime(), n_samples=50, replicates=3))
-    assert mean[1:] == (3 * 5 * 50, [3, 8])
+    assert mean[1:] == (3 * 5 * 50, 8)
     methods = [lx.c_lime(), lx.occlusion()]
     test = spent(lambda: lx.faithfulness(model, x, methods, methods, n_samples=50, replicates=2))
-    assert test[1:] == (2 * 2 * (5 * 50 + 5 * 7), [3, 8])
+    assert test[1:] == (2 * 2 * (5 * 50 + 5 * 7), 8)
+
+
+@pytest.mark.parametrize(("instances", "calls"), [(1, [1]), (39, [39]), (40, [40, 4])])
+def test_a_module_is_asked_again_when_a_tenth_of_its_rows_pays_for_it(instances, calls):
+    """One forward pass for a gradient; a module that draws random numbers is asked at once."""
+    net, drops, seen = nn.Linear(6, 1), nn.Linear(6, 9), []
+    net.register_forward_hook(lambda _, given, out: seen.append(len(out)))
+    drops.register_forward_hook(lambda _, given, out: nn.functional.dropout(out, 0.5).sum(1))
+    lx.explain(net, torch.randn(instances, 6), lx.vanilla_gradients())
+    assert seen == calls
+    seed = torch.random.manual_seed(0)  # one number may be kept or dropped twice
+    with pytest.raises(ValueError, match="changes from call to call"):
+        lx.explain(drops, torch.randn(instances, 6, generator=seed), lx.vanilla_gradients())
+
+
+OWN = type("Own", (LinearRegression,), {})
+
+
+@pytest.mark.parametrize(
+    ("model", "calls"),
+    [
+        (LinearRegression(), 1),
+        (make_pipeline(StandardScaler(), LinearRegression()), 1),
+        (make_pipeline(FunctionTransformer(np.sin), LinearRegression()), 2),
+        (make_pipeline(OWN()), 2),
+        (OWN(), 2),
+    ],
+    ids=["estimator", "pipeline", "with a function", "with one of a user's", "of a user's"],
+)
+def test_estimators_of_scikit_learn_alone_are_not_asked_again(model, calls, x, monkeypatch):
+    seen, predict = [], LinearRegression.predict
+    monkeypatch.setattr(LinearRegression, "predict", lambda self, a: seen.append(len(a)) or predict(self, a))
+    lx.explain(model.fit(x.numpy(), x.sum(1).numpy()), x.numpy(), lx.occlusion())
+    assert len(seen) == calls
 
 
 @pytest.mark.parametrize(("wide", "calls"), [(4, [25 * 1024] * 8), (640, [1024] * 200)])
@@ -297,7 +331,7 @@ def test_calls_are_smaller_where_layers_are_wide_and_even(wide, calls):
     net, seen = nn.Sequential(nn.Linear(6, wide), nn.Tanh(), nn.Linear(wide, 1)).eval(), []
     net.register_forward_hook(lambda _, given, out: seen.append(len(given[0])))
     lx.explain(net, torch.randn(100, 6), lx.c_lime(), n_samples=2048)
-    assert seen[2:] == calls  # after two calls to see that they agree
+    assert [seen[0], *seen[2:]] == calls  # and after the first four rows to see that they agree
 
 
 def test_values_for_several_targets_cost_no_more_calls(three_outputs, x):

@@ -107,7 +107,7 @@ def profile(
         raise ValueError(f"widths must be positive numbers, each once; got {sizes}")
     level, problem = share(level, "level"), Problem(model, x, target, batch_size)
     methods = {width: of_width(method, width) for width in sizes}
-    assert problem.scores is not None  # what is wrong with the model is said before any width is tried
+    problem.ask()  # what is wrong with the model is said before any width is tried
     explanations: dict[float, Explanation] = {}
     failed: dict[float, str] = {}
     for width in tqdm(sizes, "profile: widths", delay=2, leave=False, disable=not progress):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from locapprox._names import names_of
 from locapprox._notices import warn
 from locapprox._parts import out_of_memory
+from locapprox.models.alone import Alone, Seen
 from locapprox.models.calls import as_output, caller
 from locapprox.models.inputs import Array, all_finite, as_numbers, channels_last, missing
 
@@ -118,42 +119,7 @@ class Scores:
         self.rows_per_call = batch_size or default_rows(x, model)
         self.columns = self._columns(x)
         self.k = 1 if self.columns is None else self.columns.shape[1]
-        self._probe(x)
-
-    def _probe(self, x: Tensor) -> None:
-        """Ask the model about up to three instances, and then about one of them among others."""
-        probe = torch.arange(min(len(x), 3, self.rows_per_call), device=x.device)
-        with torch.no_grad():
-            first = self._scores(x[probe], probe).clone()  # a model may use its output again
-            middle = first.sum(1).argsort()[(len(probe) - 1) // 2]  # so that neither extreme comes again
-            rows, asked = self._among_neighbours(x[probe], int(middle))
-            try:
-                scores = self._scores(rows, middle.expand(len(rows)))
-            except (ValueError, MemoryError):  # it need not know rows that nobody asked about
-                middle, asked = probe.flip(0), list(range(len(probe)))
-                scores = self._scores(x[middle], middle)
-        again, size = scores[asked], torch.cat([first, scores]).abs().amax(0)
-        share = 1e-3 if x.device.type == "cpu" and first.dtype.itemsize >= 4 else 1e-2
-        if bool(((again - first[middle]).abs() > share * size + 16 * torch.finfo(first.dtype).eps).any()):
-            raise ValueError(
-                "the model's output for a row changes from call to call or with the rows beside it (dropout left on, "
-                "batch statistics, sorting?): explain a module itself, or call its .eval(); a function must answer "
-                "every row alone"
-            )
-
-    def _among_neighbours(self, x: Tensor, i: int) -> tuple[Tensor, list[int]]:
-        """Instance i several times around two neighbours, and where it stands among them.
-
-        They are 1 and 2 % away, every other entry the other way; whole numbers, which may be codes, come from other
-        instances instead.
-        """
-        one, step = x[i], x[i] / 100
-        step = torch.where(torch.arange(one.numel(), device=x.device).reshape(one.shape) % 2 == 0, step, -step)
-        whole = one == one.round()
-        low, high = torch.where(whole, x[0], one - 2 * step), torch.where(whole, x[-1], one + step)
-        if self.rows_per_call >= 8:
-            return torch.stack([one, low, one, one, one, one, high, one]), [0, 2, 3, 4, 5, 7]
-        return torch.stack([one, low, high, one] if self.rows_per_call >= 4 else [one]), [0, -1]
+        self.alone = Alone(model, self.rows_per_call)
 
     def with_columns(self, columns: Tensor | None) -> "Scores":
         """The same with other output columns, (1, k), or (b, 1) for other instances."""
@@ -164,7 +130,7 @@ class Scores:
     def values(self, placed: Tensor, instances: Tensor) -> Float[Tensor, "b k n"]:
         """Scores of placed rows (b, n, *input shape), or (b, n, m, *input shape) to average over m."""
         with torch.no_grad():
-            return self._of_placed(placed, instances)
+            return self._once_more(*self._of_placed(placed, instances))
 
     def gradients(
         self, place: Callable[[Tensor], Tensor], xi: Float[Tensor, "b n d"], instances: Tensor
@@ -180,7 +146,7 @@ class Scores:
                     raise NoGradientError(
                         "gradient matching needs place to be differentiable in ξ: use tensor operations on xi"
                     )
-                y = self._of_placed(placed, instances)
+                y, seen = self._of_placed(placed, instances)
             except ValueError as error:
                 if "requires grad" not in str(error.__cause__):  # .numpy() inside
                     raise
@@ -194,16 +160,26 @@ class Scores:
                     torch.autograd.grad(y[:, j].sum(), leaf, retain_graph=j + 1 < y.shape[1])[0]
                     for j in range(y.shape[1])
                 ]
-        return y.detach(), torch.stack(grads, dim=1) if len(grads) > 1 else grads[0].unsqueeze(1)
+        y = self._once_more(y.detach(), seen)
+        return y, torch.stack(grads, dim=1) if len(grads) > 1 else grads[0].unsqueeze(1)
 
-    def _of_placed(self, placed: Tensor, instances: Tensor) -> Tensor:
+    def _once_more(self, y: Tensor, seen: Seen | None) -> Tensor:
+        """A copy of the answer y, which a model may overwrite, if one of the rows seen is to be asked about again."""
+        if seen is not None:
+            y = y.clone()
+            self.alone.ask(seen, self._scores)
+        return y
+
+    def _of_placed(self, placed: Tensor, instances: Tensor) -> tuple[Tensor, Seen | None]:
         b, n = placed.shape[:2]
         lead = placed.ndim - self.input_ndim
         rows = placed.flatten(0, lead - 1)
-        scores = self._scores(rows, instances).reshape(b, -1, self.k)
+        seen = self.alone.before(rows, instances)
+        scores = self._scores(rows, instances)
+        seen, scores = self.alone.due(seen, scores), scores.reshape(b, -1, self.k)
         if lead == 3:
             scores = scores.unflatten(1, (n, -1)).mean(2)
-        return scores.movedim(2, 1)
+        return scores.movedim(2, 1), seen
 
     def _scores(self, rows: Tensor, instances: Tensor) -> Float[Tensor, "rows k"]:
         out, of = self._guarded(rows), "the model"

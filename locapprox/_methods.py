@@ -17,9 +17,10 @@ baseline): rows of infinite weight. Masking methods take a `baseline` and `featu
 from locapprox._method import Method
 from locapprox.fit.losses import GradientMatching, SquaredError
 from locapprox.fit.surrogates import Linear, Surrogate
-from locapprox.neighbourhoods.baselines import BaselineLike, Features
+from locapprox.neighbourhoods.baselines import BaselineLike
 from locapprox.neighbourhoods.distributions import Normal, PointMass, Sigma
 from locapprox.neighbourhoods.kernels import ExponentialKernel
+from locapprox.neighbourhoods.labels import Features
 from locapprox.neighbourhoods.masks import FairMasks, LeaveOneOut, ShapleyMasks
 from locapprox.neighbourhoods.placements import Additive, Multiplicative
 from locapprox.neighbourhoods.quadratures import Fejer

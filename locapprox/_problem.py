@@ -92,6 +92,7 @@ class Problem:
         self.said.add(MODE)
         with torch.inference_mode(False), evaluation_mode(self.model, warns):
             yield self.scores
+            self.scores.require_finite()
 
     def ask(self) -> None:
         """Call the model on up to three instances, to say what is wrong with it before anything is tried."""

@@ -48,6 +48,7 @@ NARROWER = {  # files that may import less than their layer, or one thing more
     "neighbourhoods/base.py": ("_parts", "neighbourhoods.draws"),
     "neighbourhoods/named.py": ("_names", "models.inputs"),
     "neighbourhoods/baselines.py": ("_parts", "models.inputs", "neighbourhoods.named"),
+    "neighbourhoods/labels.py": ("_parts", "models.inputs", "neighbourhoods.named"),
     "neighbourhoods/kernels.py": ("_parts", "neighbourhoods.draws"),
     "neighbourhoods/distributions.py": (
         *("_names", "_parts", "models.inputs", "neighbourhoods.draws", "neighbourhoods.named"),

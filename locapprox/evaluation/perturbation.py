@@ -21,7 +21,8 @@ from locapprox.evaluation.columns import check_instances
 from locapprox.evaluation.intervals import median, t_intervals
 from locapprox.models.inputs import Array, floating
 from locapprox.models.scores import Scores, Target
-from locapprox.neighbourhoods.baselines import BaselineLike, Features
+from locapprox.neighbourhoods.baselines import BaselineLike
+from locapprox.neighbourhoods.labels import Features
 from locapprox.neighbourhoods.masks import FairMasks
 from locapprox.neighbourhoods.placements import Multiplicative
 

@@ -126,6 +126,7 @@ def samples(
     _keep_freed_memory()
     x, scores = problem.x, problem.scores
     whole = neighbourhood, x
+    neighbourhood = neighbourhood.ready(x)
     neighbourhood, places = neighbourhood.without_nulls(x) if nulls_leave else (neighbourhood, None)
     for batch in neighbourhood.batches(x):
         one = neighbourhood.at(x, batch[:1])
@@ -256,6 +257,7 @@ class Sample:
             part = self.scores.values(here.placed(self.x[i], some), self.instances[i])
             y = part.new_empty(len(self.x), self.k, len(xi)) if y is None else y
             y[i, :, rows] = part
+        self.scores.require_finite()
         y = xi.new_empty(len(self.x), self.k, 0) if y is None else y
         return y[..., : len(block.exact)], y[..., len(block.exact) :]
 
@@ -266,6 +268,7 @@ class Sample:
             xi = block.xi[rows].expand(len(x), -1, -1)
             y, gradient = self.scores.gradients(lambda leaf: here.placed(x, leaf), xi, self.instances[i])  # noqa: B023
             yield Chunk(i, rows, y, gradient)
+        self.scores.require_finite()
 
     def exact_values(self, block: Block) -> Float[Tensor, "b k e"]:
         """The model at the block's rows to interpolate."""
@@ -273,6 +276,7 @@ class Sample:
         for i, rows in self._chunks(len(block.exact), 1):
             placed = self.neighbourhood.at(self.x, i).placed(self.x[i], block.exact[rows])
             y[i, :, rows] = self.scores.values(placed, self.instances[i])
+        self.scores.require_finite()
         return y
 
     def advice(self, rows: int) -> str:

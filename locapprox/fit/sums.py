@@ -65,7 +65,7 @@ def moments(
         low, room = weight.to(a.dtype), torch.finfo(a.dtype)
         first, second = low @ a, low[:, :, :squares] @ a.square()
         small, large = room.tiny * 2**30, room.max / 2**30
-        fits = small < float(second.amin()) and float(second.amax()) < large
+        fits = a.dtype == weight.dtype or (small < float(second.amin()) and float(second.amax()) < large)
         own = first[:, :, :squares]
         if not fits and bool(own.any()) and _lost(own, second, of_squares.amax(-1), small, large):
             first, second = weight @ a.to(weight.dtype), of_squares @ a.to(weight.dtype).square()
@@ -176,8 +176,7 @@ class Totals:
             self.gradients = GradientSums(weight.new_zeros(b, sets, k, d), weight.new_zeros(b, squares or sets, k))
             zeros, far = weight.new_zeros(b, k, d), weight.new_full((b, k, d), torch.inf)
             self.spread = Spread(zeros, zeros.clone(), weight.new_zeros(b, 1, 1), far, -far)
-        if bool(self.g0[i].isnan().any()):
-            self.g0[i] = gradient[:, :, 0]
+        self.g0[i] = torch.where(self.g0[i].isnan(), gradient[:, :, 0].to(self.g0), self.g0[i])
         # Within a block in the model's precision: what is summed is the spread about g₀, so nothing is lost.
         gradient = gradient.float() if gradient.element_size() < 4 else gradient
         about = gradient - self.g0[i][:, :, None].to(gradient.dtype)

@@ -21,7 +21,7 @@ from locapprox._notices import warn
 from locapprox._parts import out_of_memory
 from locapprox.models.alone import Alone, Seen
 from locapprox.models.calls import as_output, caller
-from locapprox.models.inputs import Array, all_finite, as_numbers, channels_last, missing
+from locapprox.models.inputs import Array, as_numbers, channels_last, missing
 
 Target = int | Sequence[int] | np.ndarray | pd.Series | Tensor | range | Callable[[Any], Any] | None
 
@@ -91,11 +91,19 @@ def modules_of(model: Any, seen: set[int] | None = None) -> list[nn.Module]:
 
 
 def default_rows(x: Tensor, model: Any) -> int:
-    """Rows per model call, from shapes alone: what stays in a CPU's cache (images have larger activations)."""
+    """Rows per model call, from shapes and the device alone: what stays in a CPU's cache (images have larger
+    activations), or a share of a GPU's memory."""
     layers = model.modules() if isinstance(model, nn.Module) and x.ndim == 2 else ()
     widest = max([x[0].numel(), *(layer.out_features for layer in layers if isinstance(layer, nn.Linear))])
+    if x.device.type == "cuda":
+        return rows_on_gpu(torch.cuda.get_device_properties(x.device).total_memory, widest * x.element_size())
     budget = 2**23 if x.device.type != "cpu" else 5 * 2**17 if x.ndim == 2 else 2**17
     return max(8, min(2**15, budget // max(1, widest)))
+
+
+def rows_on_gpu(memory: int, row: int) -> int:
+    """Rows whose inputs take a thousandth of the device's memory: gradients of a ResNet hold two hundred times that."""
+    return max(8, min(2**17, memory // 1024 // max(1, row)))
 
 
 class Scores:
@@ -117,14 +125,18 @@ class Scores:
         self.input_shape, self.input_ndim = tuple(x.shape[1:]), x.ndim - 1
         self.several = isinstance(target, range)
         self.rows_per_call = batch_size or default_rows(x, model)
+        self._ends: list[Tensor] = []  # least and largest outputs of calls, not looked at yet
         self.columns = self._columns(x)
         self.k = 1 if self.columns is None else self.columns.shape[1]
+        self.least, self.most = (0, 0) if self.columns is None else map(int, self.columns.aminmax())
         self.alone = Alone(model, self.rows_per_call)
 
     def with_columns(self, columns: Tensor | None) -> "Scores":
         """The same with other output columns, (1, k), or (b, 1) for other instances."""
         other = copy.copy(self)
         other.columns = columns
+        if columns is not None:
+            other.least, other.most = map(int, columns.aminmax())
         return other
 
     def values(self, placed: Tensor, instances: Tensor) -> Float[Tensor, "b k n"]:
@@ -166,9 +178,15 @@ class Scores:
     def _once_more(self, y: Tensor, seen: Seen | None) -> Tensor:
         """A copy of the answer y, which a model may overwrite, if one of the rows seen is to be asked about again."""
         if seen is not None:
+            self.require_finite()
             y = y.clone()
-            self.alone.ask(seen, self._scores)
+            self.alone.ask(seen, self._finite_scores)
         return y
+
+    def _finite_scores(self, rows: Tensor, instances: Tensor) -> Float[Tensor, "rows k"]:
+        scores = self._scores(rows, instances)
+        self.require_finite()
+        return scores
 
     def _of_placed(self, placed: Tensor, instances: Tensor) -> tuple[Tensor, Seen | None]:
         b, n = placed.shape[:2]
@@ -198,9 +216,17 @@ class Scores:
             raise ValueError(
                 f"{of} must return one row of scores per input: {len(rows)} inputs gave shape {tuple(out.shape)}"
             )
-        if not all_finite(out):
-            raise ValueError(f"{of} returned NaN or infinite values near the explained inputs{self.holes}")
+        if out.numel():
+            self._ends += torch.aminmax(out.detach())
         return self._pick(out, instances)
+
+    def require_finite(self) -> None:
+        """Raise ValueError if an answer since the last time was not finite; no call waits for a device to know it."""
+        finite = not self._ends or bool(torch.stack(self._ends).isfinite().all())
+        self._ends.clear()
+        if not finite:
+            of = "target" if callable(self.target) else "the model"
+            raise ValueError(f"{of} returned NaN or infinite values near the explained inputs{self.holes}")
 
     def _guarded(self, rows: Tensor) -> Any:
         try:
@@ -226,7 +252,7 @@ class Scores:
                     f"range({outputs}) for all, or a function of the outputs"
                 )
             return out
-        if int(self.columns.min()) < 0 or int(self.columns.max()) >= outputs:
+        if not 0 <= self.least <= self.most < outputs:
             raise ValueError(f"target is out of range: the model's outputs are 0 … {outputs - 1}, got {self.target}")
         columns = self.columns
         if len(columns) > 1:

@@ -115,6 +115,10 @@ class BaseNeighbourhood(ABC):
         """The neighbourhood with what it chooses for each of the instances x, and for n draws (a width)."""
         return self
 
+    def ready(self, x: Tensor) -> "BaseNeighbourhood":
+        """The neighbourhood of exactly the instances x, with what `place` needs of them worked out, on their device."""
+        return self
+
     def settings(self) -> dict[str, list[Any]]:
         """What was chosen, by name, one for each instance: part of an explanation's settings."""
         return {}

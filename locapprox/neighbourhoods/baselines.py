@@ -1,4 +1,4 @@
-"""What replaces a removed feature, and which entries of an input a feature is."""
+"""What replaces a removed feature."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from locapprox._parts import Concise, alike, brief, close
 from locapprox.models.inputs import as_numbers
-from locapprox.neighbourhoods.named import Named
+from locapprox.neighbourhoods.named import Named, some_of
 
 
 class Baseline(ABC):
@@ -30,6 +30,10 @@ class Baseline(ABC):
 
     def at(self, x: Tensor, instances: Tensor | slice) -> "Baseline":
         """That of some of the instances x."""
+        return self
+
+    def ready(self, x: Tensor) -> "Baseline":
+        """That of exactly the instances x, as numbers on their device."""
         return self
 
     def named(self, names: Sequence[str], index: pd.Index | None = None) -> "Baseline":
@@ -60,8 +64,11 @@ class Values(Named, Baseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "values", as_numbers(self.values, "baseline"))
-        object.__setattr__(self, "zero", self.values.ndim == 0 and bool(self.values == 0))
+        given, values = self.values, as_numbers(self.values, "baseline")
+        object.__setattr__(self, "values", values)
+        object.__setattr__(
+            self, "zero", values.ndim == 0 and bool((given if isinstance(given, float) else values) == 0)
+        )
 
     def __repr__(self) -> str:
         return brief(self.values)
@@ -82,10 +89,13 @@ class Values(Named, Baseline):
 
     @property
     def given(self) -> Any:
-        return self.values if self.names is None else self
+        return 0.0 if self.zero else self.values if self.names is None else self
 
     def at(self, x: Tensor, instances: Tensor | slice) -> Baseline:
-        return Values(_some(self.values, instances), self.names) if self.values.ndim == x.ndim else self
+        return Values(some_of(self.values, instances), self.names) if self.values.ndim == x.ndim else self
+
+    def ready(self, x: Tensor) -> Baseline:
+        return self if self.zero or self.values.device == x.device else Values(self.values.to(x))
 
     def joined(self, x: Tensor, others: Sequence[Baseline]) -> Baseline:
         given = [one.values for one in (self, *others) if isinstance(one, Values) and one.values.ndim == x.ndim]
@@ -115,6 +125,9 @@ class Background(Named, Concise, Baseline):
         rows: Tensor = self.rows.to(x)
         return rows.unsqueeze(0)
 
+    def ready(self, x: Tensor) -> Baseline:
+        return self if self.rows.device == x.device else Background(self.rows.to(x))
+
     def check(self, x: Tensor) -> None:
         if self.rows.shape[1:] != x.shape[1:]:
             raise ValueError(
@@ -137,6 +150,9 @@ class Function(Baseline):
         base: Tensor = self.function(x).to(x)
         return base.unsqueeze(1)
 
+    def ready(self, x: Tensor) -> Baseline:
+        return Values(self.function(x).to(x))
+
     def check(self, x: Tensor) -> None:
         base = self.function(x)
         if not isinstance(base, Tensor):
@@ -158,132 +174,6 @@ def ensure_baseline(given: Any) -> Baseline:
     return Function(given) if callable(given) else Values(given)
 
 
-def _some(values: Tensor, instances: Tensor | slice) -> Tensor:
-    return values[instances if isinstance(instances, slice) else instances.to(values.device)]
-
-
 def _finite(values: Tensor) -> None:
     if values.numel() == 0 or not bool(torch.isfinite(values).all()):
         raise ValueError("baseline is empty" if values.numel() == 0 else "baseline has NaN or infinite values")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Labels(Named):
-    """Labels 0 … d − 1 of the entries of an input, which broadcast against its shape, or of every instance's entries.
-
-    None: every entry is a feature of its own.
-    """
-
-    labels: Any  # a Tensor or None, once they are here
-    names: list[str] | None = field(default=None, compare=False)
-    index: pd.Index | None = field(default=None, compare=False)
-
-    called, per_feature, per_instance = "features", ("labels",), True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.labels is not None:
-            labels = as_numbers(self.labels, "features")
-            whole = not labels.is_floating_point() and labels.dtype != torch.bool
-            object.__setattr__(self, "labels", labels.long() if whole else labels)  # bytes would index as a mask
-
-    def __repr__(self) -> str:
-        return brief(self.labels)
-
-    def count(self, x: Tensor) -> int:
-        """d."""
-        return x[0].numel() if self.labels is None else int(self.labels.max()) + 1
-
-    def differ(self, x: Tensor) -> bool:
-        """Whether instances have labels of their own."""
-        return self.labels is not None and self.labels.ndim == x.ndim and len(self.labels) > 1
-
-    def lift(self, x: Tensor, xi: Tensor) -> Tensor:
-        """One ξ per label copied onto its entries: (n, d) or (b, n, d) -> (1 or b, n, *input shape)."""
-        xi = xi if xi.ndim == 3 else xi.unsqueeze(0)
-        if self.labels is not None:
-            labels = self.flat(x)
-            if self.labels.ndim < x.ndim:
-                xi = xi[..., labels[0]]
-            else:
-                b, n = max(len(xi), len(labels)), xi.shape[1]
-                xi = xi.expand(b, -1, -1).gather(2, labels[:, None].expand(b, n, -1))
-        return xi.reshape(*xi.shape[:2], *x.shape[1:])
-
-    def group_sum(self, x: Tensor, entries: Tensor) -> Tensor:
-        """(b, *input shape) -> (b, d), summed over each feature's entries."""
-        flat = entries.flatten(1)
-        if self.labels is None:
-            return flat
-        total = flat.new_zeros(len(flat), self.count(x))
-        return total.scatter_add(1, self.flat(x).expand(len(flat), -1), flat)
-
-    def flat(self, x: Tensor) -> Tensor:
-        """(1, entries), or (b, entries) if instances are labelled differently."""
-        assert self.labels is not None
-        labels: Tensor = self.labels.to(x.device)
-        labels = labels if labels.ndim == x.ndim else labels.unsqueeze(0)
-        return labels.expand(len(labels), *x.shape[1:]).flatten(1)
-
-    def batches(self, x: Tensor) -> list[Tensor]:
-        """Indices of the instances with equally many features."""
-        if not self.differ(x) or self.labels is None:
-            return [torch.arange(len(x), device=x.device)]
-        count = self.labels.flatten(1).amax(1)
-        return [torch.nonzero(count == c).flatten() for c in count.unique()]
-
-    def at(self, x: Tensor, instances: Tensor | slice) -> "Labels":
-        if self.labels is None or not self.differ(x):
-            return self
-        return Labels(_some(self.labels, instances), self.names)
-
-    @property
-    def given(self) -> Any:
-        """What `ensure_labels` makes them of again."""
-        return self.labels if self.names is None else self
-
-    def joined(self, x: Tensor, others: Sequence["Labels"]) -> "Labels":
-        given = [one.labels for one in (self, *others) if one.labels is not None and one.labels.ndim == x.ndim]
-        shared = all(alike(self, other) for other in others)
-        if shared and not self.differ(x):
-            return self
-        if len(given) == 1 + len(others):
-            return Labels(torch.cat(given), self.names)
-        raise ValueError("explanations with different features cannot be joined")
-
-    def check(self, x: Tensor) -> None:
-        """Raise ValueError if the labels do not fit the instances x."""
-        if self.labels is None:
-            return
-        labels, shape = self.labels, tuple(x.shape[1:])
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim == 0:
-            raise ValueError("features must be whole numbers, a label 0 … d − 1 for every entry of an input")
-        try:
-            every = self.flat(x)
-        except RuntimeError as error:
-            raise ValueError(
-                f"features has shape {tuple(labels.shape)}; it must label the entries of an input, {shape}, or have "
-                f"one labelling per instance, {tuple(x.shape)}"
-            ) from error
-        if len(every) not in (1, len(x)):
-            raise ValueError(f"features labels {len(every)} instances, x has {len(x)}")
-        for row in every:
-            wrong = [(i, label) for i, label in enumerate(row.unique().tolist()) if i != label]
-            if wrong:
-                raise ValueError(
-                    "features must use every label 0 … d − 1: {1} comes where {0} should".format(*wrong[0])
-                )
-
-
-Features = Tensor | np.ndarray | pd.Series | pd.DataFrame | Sequence[int] | Labels
-
-
-def ensure_labels(given: Any) -> Labels:
-    """What a user gave, as Labels."""
-    if isinstance(given, Labels):
-        return given
-    if given is None:
-        return Labels(None)
-    if type(given) in (list, tuple) and any(isinstance(one, str) for one in given):
-        raise TypeError(f"features must hold numbers, got {given!r}: names of features come from x, a DataFrame")
-    return Labels(given)

@@ -132,7 +132,8 @@ class ShapleyMasks(Concise, BaseDistribution):
             m = min(half, pairs - start)
             k = size + torch.multinomial(probability, m, replacement=True, generator=rng)
             u = torch.rand(m, d, generator=rng, device=rng.device, dtype=torch.float64)
-            ordered = torch.from_numpy(np.sort(u.cpu().numpy())).to(u.device)  # short rows: 5 times torch's speed
+            on_cpu = u.device.type == "cpu"  # short rows: there numpy is 5 times as fast
+            ordered = torch.from_numpy(np.sort(u.numpy())) if on_cpu else u.sort().values
             xi = (u <= ordered.gather(1, k[:, None] - 1)).to(dtype)
             xi = torch.stack([xi, 1 - xi], dim=1).reshape(-1, d)
             yield _masks(xi, inner.sum() / (2 * pairs), rng, dtype, unit_size=2)

@@ -57,3 +57,8 @@ class Named:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def some_of(values: Tensor, instances: Tensor | slice) -> Tensor:
+    """Those of some of the instances."""
+    return values[instances if isinstance(instances, slice) else instances.to(values.device)]

@@ -10,16 +10,10 @@ from torch import Tensor
 from locapprox._parts import alike
 from locapprox.models.inputs import all_finite
 from locapprox.neighbourhoods.base import NO_FEATURE, NULL, BaseNeighbourhood
-from locapprox.neighbourhoods.baselines import (
-    Baseline,
-    BaselineLike,
-    Features,
-    Labels,
-    ensure_baseline,
-    ensure_labels,
-)
+from locapprox.neighbourhoods.baselines import Baseline, BaselineLike, ensure_baseline
 from locapprox.neighbourhoods.distributions import Distribution, Normal
 from locapprox.neighbourhoods.kernels import ExponentialKernel
+from locapprox.neighbourhoods.labels import Features, Labels, ensure_labels
 from locapprox.neighbourhoods.placement import Placement
 from locapprox.neighbourhoods.units import ZERO, Unsaid, unlike, zero_outside
 
@@ -84,6 +78,7 @@ class Multiplicative(Placement):
     baseline: BaselineLike = ZERO
     features: Features | None = None
     kernel: ExponentialKernel | None = None
+    _finite: bool = field(default=False, repr=False, compare=False, kw_only=True)  # x is known to be
     _base: Baseline = field(init=False, repr=False, compare=False)
     _labels: Labels = field(init=False, repr=False, compare=False)
 
@@ -101,7 +96,7 @@ class Multiplicative(Placement):
         return zero_outside(x, names) if isinstance(self.baseline, Unsaid) else None
 
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
-        missing = self.takes_missing and not all_finite(x)
+        missing = self.takes_missing and not self._finite and not all_finite(x)
         if self._base.zero and not missing:
             return x.unsqueeze(1) * self._labels.lift(x, xi)
         base = self._base.of(x).unsqueeze(1)  # (b or 1, 1, m, *input shape)
@@ -109,6 +104,10 @@ class Multiplicative(Placement):
         # 0 · NaN is NaN: a removed feature that is missing must not be touched
         placed = torch.where(lifted == 0, base, inputs) if missing else torch.addcmul(base, inputs - base, lifted)
         return placed.squeeze(2) if base.shape[2] == 1 else placed
+
+    def ready(self, x: Tensor) -> "Multiplicative":
+        part = self._with(self._base.ready(x), self._labels.ready(x))
+        return replace(part, _finite=True) if self.takes_missing and all_finite(x) else part
 
     def named(self, names: Sequence[str], index: pd.Index | None = None) -> "Multiplicative":
         part = self._with(self._base.named(names, index), self._labels.named(names, index))

@@ -95,4 +95,4 @@ class Alone:
 def _random_state(device: torch.device) -> bytes:
     """Of torch's random numbers on the device."""
     where = torch if device.type == "cpu" else torch.get_device_module(device)
-    return where.get_rng_state().numpy().tobytes()
+    return bytes(where.get_rng_state().numpy().tobytes())

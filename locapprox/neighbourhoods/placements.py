@@ -106,8 +106,12 @@ class Multiplicative(Placement):
         return placed.squeeze(2) if base.shape[2] == 1 else placed
 
     def ready(self, x: Tensor) -> "Multiplicative":
-        part = self._with(self._base.ready(x), self._labels.ready(x))
-        return replace(part, _finite=True) if self.takes_missing and all_finite(x) else part
+        base, labels, known = self._base.ready(x), self._labels.ready(x), self.takes_missing and all_finite(x)
+        return (
+            replace(self, baseline=base.given, features=labels.given, _finite=True)
+            if known
+            else self._with(base, labels)
+        )
 
     def named(self, names: Sequence[str], index: pd.Index | None = None) -> "Multiplicative":
         part = self._with(self._base.named(names, index), self._labels.named(names, index))

@@ -1,24 +1,34 @@
-"""A quadratic loss under a user's convex constraints, by cvxpy.
+"""A quadratic loss under a user's convex constraints, which cvxpy reads.
 
-Whatever the units of f and of the features, the solver sees numbers of order 1: θ = offset + basis u with y about y₀ as
-in `quadratic`, the basis one of the changes that keep the exact rows, scaled to a unit diagonal of A and to the size of
-the right side. The constraints are stated on θ.
+Whatever the units of f and of the features, a solver sees numbers of order 1: θ = offset + basis u with y about y₀ as
+in `quadratic`, the basis one of the changes that keep the exact rows, scaled to a unit diagonal of A, and u in units of
+the right side. The constraints are stated on θ, so cvxpy compiles them once. Linear ones are met by `active_sets`;
+what it leaves, and other cones, are solved by Clarabel, one programme after the other.
 """
 
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from locapprox.fit import active_sets
 from locapprox.fit.quadratic import Exact, Quadratic, Solution
 from locapprox.fit.solve import particular, to_unit_diagonal
 
-ACCURATE = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
-ACCURATE |= {f"reduced_{name}": 1e-8 for name in ACCURATE}  # or it is no solution
+ACCURACIES = (
+    1e-12,
+    1e-11,
+    1e-10,
+    1e-9,
+    1e-8,
+)  # what Clarabel is asked for in turn: where it gets stuck it has gone too far
+TOLERANCES = "tol_gap_abs", "tol_gap_rel", "tol_feas"
+ENOUGH = 1e-8  # or it is no solution
+ROUND_OFF = 1e-13  # of the numbers a difference is of
+AT_ONCE = 2**22  # entries of linear systems
 Rules = Callable[[Any, Any], Any]
 
 
@@ -30,7 +40,7 @@ class ConstrainedSolver:
     """
 
     def __init__(self, constraints: Rules) -> None:
-        self.programme = cache(partial(Programme, constraints))  # one for all problems of a fit
+        self.programme = cache(partial(Programme, constraints))  # for all problems of a fit
 
     def __call__(self, problem: Quadratic, exact: Exact) -> Solution:
         gram, rhs = problem.system()
@@ -39,22 +49,19 @@ class ConstrainedSolver:
         if null.shape[1] == 0:
             raise ValueError("the rows to interpolate determine all weights; there is none to constrain: use Linear()")
         A, b = null.mT @ gram @ null, (rhs - start @ gram) @ null
-        scale, start = to_unit_diagonal(A), problem.uncentred(start)
-        programme, theta = self.programme(*null.shape, problem.intercept), torch.zeros_like(rhs)
-        for i, j in np.ndindex(*rhs.shape[:2]):
-            s = scale[i % len(gram)]
-            theta[i, j] = programme.minimum(A[i % len(gram)] * s * s[:, None], b[i, j] * s, start[i, j], null * s)
+        scale = to_unit_diagonal(A)
+        A, b, basis = A * scale[:, :, None] * scale[:, None, :], b * scale[:, None], null * scale[:, None]
+        theta = self.programme(*null.shape, problem.intercept).minima(A, b, problem.uncentred(start), basis)
         if problem.gradients_only and problem.intercept and len(exact.rows) == 0:
-            self._set_intercept(theta, problem.with_mean_intercept(theta[..., :-1]))
+            theta = self._with_intercept(problem.with_mean_intercept(theta[..., :-1]))
         return Solution(theta, None)
 
-    def _set_intercept(self, theta: Float[Tensor, "b k p"], wanted: Float[Tensor, "b k p"]) -> None:
-        p = theta.shape[-1]
-        programme, last = self.programme(p, 1, True), torch.eye(p, dtype=theta.dtype, device=theta.device)[:, -1:]
-        one, tiny = theta.new_ones(1, 1), torch.finfo(theta.dtype).tiny
-        for i, j in np.ndindex(*theta.shape[:2]):
-            size = wanted[i, j].abs().amax().clamp_min(tiny)
-            theta[i, j] = programme.minimum(one, 0 * one[0], wanted[i, j], last * size)
+    def _with_intercept(self, wanted: Float[Tensor, "b k p"]) -> Float[Tensor, "b k p"]:
+        wanted_of, p = wanted.flatten(0, 1)[:, None], wanted.shape[-1]
+        size = wanted_of.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(wanted.dtype).tiny)
+        last = size * torch.eye(p, dtype=wanted.dtype, device=wanted.device)[:, -1:]
+        one = torch.ones_like(size[:1])
+        return self.programme(p, 1, True).minima(one.expand_as(size), 0 * size, wanted_of, last).reshape(wanted.shape)
 
 
 class Programme:
@@ -63,50 +70,97 @@ class Programme:
     def __init__(self, constraints: Rules, p: int, q: int, intercept: bool) -> None:
         import cvxpy as cp
 
-        self.u, self.basis, self.offset = cp.Variable(q), cp.Parameter((p, q)), cp.Parameter(p)
-        self.root, self.score = cp.Parameter((q, q)), cp.Parameter(q)
-        self.theta = self.offset + self.basis @ self.u
-        given = constraints(*((self.theta[:-1], self.theta[-1]) if intercept else (self.theta, cp.Constant(0.0))))
+        theta = cp.Variable(p)
+        given = constraints(*((theta[:-1], theta[-1]) if intercept else (theta, cp.Constant(0.0))))
         rules = list(given) if isinstance(given, list | tuple) else []
         if not rules or not all(isinstance(rule, cp.Constraint) for rule in rules):
             raise TypeError(
                 f"constraints must return a list of cvxpy constraints, such as [w >= 0], got {given!r}; without any, "
                 "use Linear()"
             )
-        objective = cp.sum_squares(self.root @ self.u) - 2 * self.score @ self.u  # type: ignore[attr-defined]
-        self.programme = cp.Problem(cp.Minimize(objective), rules)
-        if not self.programme.is_dcp():
+        self.problem = cp.Problem(cp.Minimize(cp.sum_squares(theta)), rules)  # type: ignore[attr-defined]
+        if not self.problem.is_dcp():
             raise ValueError(f"constraints must be convex by cvxpy's rules (DCP), got {rules}")
+        self.data, self.chain, _ = self.problem.get_problem_data(cp.CLARABEL)
+        cones, rows = self.data["dims"], torch.from_numpy(self.data["A"].toarray())
+        of_theta = torch.from_numpy(self.data["P"].diagonal() != 0)  # others are cvxpy's own, or the user's
+        self.G, self.others, self.h = rows[:, of_theta], rows[:, ~of_theta], torch.from_numpy(self.data["b"])
+        linear = cones.zero + cones.nonneg
+        self.equal, self.linear = torch.arange(len(rows)) < cones.zero, linear == len(rows)
+        sizes = [*[1] * linear, *cones.soc, *(n * (n + 1) // 2 for n in cones.psd)]
+        sizes += [3] * ((len(rows) - sum(sizes)) // 3)
+        self.cone = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))  # of every row
+        self.active = torch.zeros(0, len(rows), dtype=torch.bool)  # at the last minima, which others may be near
 
-    def minimum(
-        self, A: Float[Tensor, "q q"], b: Float[Tensor, " q"], offset: Float[Tensor, " p"], basis: Float[Tensor, "p q"]
-    ) -> Tensor:
+    def minima(
+        self,
+        A: Float[Tensor, "g q q"],
+        b: Float[Tensor, "b k q"],
+        offset: Float[Tensor, "b k p"],
+        basis: Float[Tensor, "g p q"],
+    ) -> Float[Tensor, "b k p"]:
         """θ."""
+        k, B = b.shape[1], b[..., 0].numel()
+        if len(self.active) != B:
+            self.active = self.equal.to(b.device).repeat(B, 1)
+        b, offset, theta = b.flatten(0, 1), offset.flatten(0, 1), torch.empty_like(offset)
+        unknowns = b.shape[1] + self.others.shape[1] + len(self.h)
+        for some in torch.arange(B, device=b.device).split(max(1, AT_ONCE // unknowns**2)):
+            own = some // k % len(A)
+            theta.flatten(0, 1)[some] = self._minima(A[own], b[some], offset[some], basis[own], some)
+        return theta
+
+    def _minima(
+        self,
+        A: Float[Tensor, "B q q"],
+        b: Float[Tensor, "B q"],
+        offset: Float[Tensor, "B p"],
+        basis: Float[Tensor, "B p q"],
+        some: Tensor,
+    ) -> Float[Tensor, "B p"]:
+        rows, others, h = (part.to(b) for part in (self.G, self.others, self.h))
+        # What rows to interpolate already say is left as round-off, which is no constraint
+        G, of_G = rows @ basis, rows.abs() @ basis.abs()
+        h, of_h = h - offset @ rows.mT, h.abs() + offset.abs() @ rows.abs().mT
+        G, h = (torch.where(part.abs() > ROUND_OFF * of, part, 0.0) for part, of in ((G, of_G), (h, of_h)))
+        # Cones are cones in any unit: u, slacks and constants are in that of b, and each cone of order 1
+        unit = b.abs().amax(-1, keepdim=True)
+        unit = torch.where(unit > 0, unit, 1.0)
+        G = torch.cat([G, others.expand(len(b), -1, -1)], -1)
+        h, cone = h / unit, self.cone.to(b.device)
+        largest = torch.maximum(G.abs().amax(-1), h.abs())
+        size = torch.zeros_like(h).scatter_reduce(1, cone.expand_as(h), largest, "amax")[:, cone]
+        size = torch.where(size > 0, size, 1.0)
+        G, h, more = G / size[..., None], h / size, (0, others.shape[1])
+        P, c = torch.nn.functional.pad(A, more * 2), torch.nn.functional.pad(b / unit, more)
+        u, solved = torch.zeros_like(c), c.new_zeros(len(c), dtype=torch.bool)
+        if self.linear:
+            u, self.active[some], solved = active_sets.solve(P, c, G, h, self.equal.to(b.device), self.active[some])
+        for i in (~solved).nonzero()[:, 0].tolist():
+            u[i], self.active[some[i]] = self._by_clarabel(P[i], c[i], G[i], h[i])
+        return offset + unit * (basis @ u[:, : b.shape[1], None])[..., 0]
+
+    def _by_clarabel(
+        self, P: Float[Tensor, "n n"], c: Float[Tensor, " n"], G: Float[Tensor, "m n"], h: Float[Tensor, " m"]
+    ) -> tuple[Tensor, Tensor]:
+        """u of one programme, and which rows bind."""
         import cvxpy as cp
         from scipy import sparse
 
-        values, vectors = torch.linalg.eigh(A)
-        self.root.value = ((values / values[-1]).clamp_min(0).sqrt() * vectors).mT.cpu().numpy()
-        self.score.value = (b / values[-1]).cpu().numpy()
-        self.offset.value, self.basis.value = offset.cpu().numpy(), basis.cpu().numpy()
-        chain: Any
-        data, chain, inverse = self.programme.get_problem_data(cp.CLARABEL, solver_opts=ACCURATE)
-        # Cones are cones in any unit: u, slacks and constants are in that of f's right side, and each cone of order 1
-        unit = float(np.abs(self.score.value).max(initial=0.0)) or 1.0
-        data["b"], data["c"] = data["b"] / unit, data["c"] / unit
-        cones = data["dims"]
-        sizes = [*[1] * (cones.zero + cones.nonneg), *cones.soc, *(n * (n + 1) // 2 for n in cones.psd)]
-        sizes += [3] * ((len(data["b"]) - sum(sizes)) // 3)
-        largest = np.maximum(abs(data["A"]).max(axis=1).toarray().ravel(), np.abs(data["b"]))
-        largest = np.maximum.reduceat(largest, np.cumsum([0, *sizes[:-1]])).repeat(sizes)
-        size = np.where(largest > 0, largest, 1.0)
-        data["A"], data["b"] = (sparse.diags_array(1 / size) @ data["A"]).tocsc(), data["b"] / size
-        solution = chain.invert(chain.solve_via_data(self.programme, data, solver_opts=ACCURATE), inverse)
-        if solution.status in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):  # to 1e-8 at least
-            return offset + unit * (basis @ torch.from_numpy(solution.primal_vars[self.u.id]).to(b))
-        if solution.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
+        matrices = {"P": sparse.csc_array(P.cpu().numpy()), "A": sparse.csc_array(G.cpu().numpy())}
+        data = {**self.data, **matrices, "c": -c.cpu().numpy(), "b": h.cpu().numpy()}
+        status = ""
+        for accuracy in ACCURACIES:
+            options = dict.fromkeys(TOLERANCES, accuracy) | {f"reduced_{name}": ENOUGH for name in TOLERANCES}
+            solution = self.chain.solve_via_data(self.problem, data, solver_opts=options)
+            status = self.chain.solver.STATUS_MAP.get(str(solution.status), str(solution.status))
+            if status in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
+                return torch.tensor(solution.x).to(c), torch.tensor(solution.z).to(c) > torch.tensor(solution.s).to(c)
+            if status == cp.INFEASIBLE:
+                break
+        if status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
             raise ValueError("the constraints and the rows to interpolate cannot all be met (infeasible)")
         raise ValueError(
-            f"the constraints could not be solved for to 1e-8 ({solution.status}): state them in the units of f, "
+            f"the constraints could not be solved for to 1e-8 ({status}): state them in the units of f, "
             "or draw more (n_samples)"
         )

@@ -15,7 +15,7 @@ from scipy.optimize import lsq_linear
 from torch import Tensor
 
 import locapprox as lx
-from locapprox.fit.surrogates import last_of_path
+from locapprox.fit.lasso_path import last_with
 
 F32, F64 = torch.float32, torch.float64
 TINY, HUGE = 2.0**-40, 2.0**40
@@ -238,7 +238,8 @@ def test_the_lasso_path_need_not_be_followed_to_its_end():
         support = (path != 0).sum(0)
         last = np.flatnonzero(support <= k)[-1]
         left += last > np.flatnonzero(support > k)[0]
-        np.testing.assert_array_equal(last_of_path(gram, score, k), path[:, last] != 0)
+        found = last_with(torch.from_numpy(gram)[None], torch.from_numpy(score)[None], k)[0]
+        np.testing.assert_array_equal(found, path[:, last] != 0)
     assert left == 2
 
 

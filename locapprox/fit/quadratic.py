@@ -120,17 +120,28 @@ class Quadratic:
         if self.gradients_only and len(exact.rows) == 0:
             return Solution(self.with_mean_intercept(self.mean_gradient * chosen), None)
         gram, rhs = self.system()
-        theta, target = torch.zeros_like(rhs), self.about_y0(exact).y
-        b, k, p = rhs.shape
-        inverse = rhs.new_zeros(b * k, p, p)
-        for i in range(b):
-            for j in range(k):
-                s = torch.cat([chosen[i, j], chosen.new_ones(p - self.d)]).nonzero().flatten()
-                part = gram[i % len(gram)][s][:, s][None], rhs[i, j, s][None, None], exact.rows[:, s]
-                solution, small = eliminate(*part, target[i, j][None, None], exact.size)
-                theta[i, j, s] = solution[0, 0]
-                inverse[i * k + j, s[:, None], s] = small[0]
-        return Solution(self.uncentred(theta), inverse)
+        B, p = chosen[..., 0].numel(), rhs.shape[-1]
+        held_in = torch.nn.functional.pad(chosen.flatten(0, 1), (0, p - self.d), value=True)
+        size = max(1, int(held_in.sum(-1).amax()))
+        place = held_in.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[
+            :, :size
+        ]  # fewer are filled up by 0
+        used = held_in.gather(-1, place)
+        own = (torch.arange(B, device=rhs.device) * len(gram) // B)[:, None, None]
+        part = gram[own, place[:, :, None], place[:, None]] * (used[:, :, None] & used[:, None])
+        part = part + torch.diag_embed((~used).to(part))
+        right, target = rhs.flatten(0, 1).gather(-1, place) * used, self.about_y0(exact).y.flatten(0, 1)
+        rows = exact.rows[:, place].movedim(1, 0) * used[:, None]
+        found, inverse = torch.zeros_like(right), torch.zeros_like(part)
+        kind = torch.nn.functional.pad(rows.flatten(1), (0, 1)).unique(dim=0, return_inverse=True)[1]  # of rows to meet
+        for some in kind == torch.arange(int(kind.amax()) + 1, device=kind.device)[:, None]:
+            solution = eliminate(part[some], right[some, None], rows[some][0], target[some, None], exact.size)
+            found[some], inverse[some] = solution[0][:, 0], solution[1]
+        inverse = inverse * (used[:, :, None] & used[:, None])
+        theta, whole = torch.zeros_like(rhs), rhs.new_zeros(B, p, p)
+        theta.flatten(0, 1).scatter_(-1, place, found * used)
+        whole[torch.arange(B, device=rhs.device)[:, None, None], place[:, :, None], place[:, None]] = inverse
+        return Solution(self.uncentred(theta), whole)
 
     def with_mean_intercept(self, w: Float[Tensor, "b k d"]) -> Float[Tensor, "b k p"]:
         """Gradient matching leaves the intercept free: E f(x_ξ) − w · E ξ."""

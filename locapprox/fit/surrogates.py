@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from locapprox._parts import Concise, whole_number
 from locapprox.fit.constrained import ConstrainedSolver
+from locapprox.fit.lasso_path import last_with
 from locapprox.fit.levels import by_levels
 from locapprox.fit.links import IDENTITY, LOGISTIC, Link
 from locapprox.fit.losses import CrossEntropy, GradientMatching, Loss, OnGradients, RowLoss, SquaredError
@@ -169,27 +169,7 @@ class Sparse(Concise, BaseSurrogate):
         scale = to_unit_diagonal(gram)
         gram, rhs = gram * scale[:, :, None] * scale[:, None, :], rhs * scale[:, None]
         rhs = rhs / binary(rhs.abs().amax(-1, keepdim=True)) * 2**10  # the path ends where the largest is 1e-7
-        matrices, scores = gram.cpu().numpy(), rhs.cpu().numpy()
-        chosen = np.zeros(scores.shape, bool)
-        for i, j in np.ndindex(*scores.shape[:2]):
-            chosen[i, j] = last_of_path(matrices[i % len(matrices)], scores[i, j], self.k)
-        return torch.from_numpy(chosen).to(problem.w.device)
-
-
-def last_of_path(gram: np.ndarray, score: np.ndarray, k: int) -> np.ndarray:
-    """Which features are in at the last point of the lasso path with at most k of them.
-
-    Features may leave the path, so it is followed until there are 2k + 10: none is known that came back from there.
-    """
-    from sklearn.linear_model import lars_path_gram
-
-    most, steps = 2 * k + 10, 3 * k + 15
-    while True:
-        path = lars_path_gram(score, gram, n_samples=1, method="lasso", max_iter=steps)[2]
-        support = (path != 0).sum(0)
-        if support.max() >= most or path.shape[1] <= steps or steps >= 8 * len(gram):
-            return np.asarray(path[:, np.flatnonzero(support <= k)[-1]] != 0)
-        steps = min(4 * steps, 8 * len(gram))
+        return last_with(gram, rhs.flatten(0, 1), self.k).unflatten(0, rhs.shape[:2])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

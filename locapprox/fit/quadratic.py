@@ -123,10 +123,8 @@ class Quadratic:
         B, p = chosen[..., 0].numel(), rhs.shape[-1]
         held_in = torch.nn.functional.pad(chosen.flatten(0, 1), (0, p - self.d), value=True)
         size = max(1, int(held_in.sum(-1).amax()))
-        place = held_in.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[
-            :, :size
-        ]  # fewer are filled up by 0
-        used = held_in.gather(-1, place)
+        place = held_in.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :size]
+        used = held_in.gather(-1, place)  # fewer are filled up by 0
         own = (torch.arange(B, device=rhs.device) * len(gram) // B)[:, None, None]
         part = gram[own, place[:, :, None], place[:, None]] * (used[:, :, None] & used[:, None])
         part = part + torch.diag_embed((~used).to(part))

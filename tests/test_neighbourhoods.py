@@ -233,20 +233,35 @@ def test_exponential_kernel_is_its_formula(measured_in, features):
     where = lx.Multiplicative(lx.FairMasks(), base, features, ExponentialKernel(width, measured_in))
     got = where.draw(x, 20, rng())
     placed = where.place(x, got.xi)
+    weight = got.weight if measured_in == "x" else got.weight.expand(3, 20)  # one row for all instances
     for i in range(3):
         for n in range(20):
             if measured_in == "x":
                 squared = sum((x[i, j] - placed[i, n, j]) ** 2 for j in range(6))
             else:
                 squared = sum((1 - got.xi[n, j]) ** 2 for j in range(got.xi.shape[1]))
-            assert float(got.weight[i, n]) == pytest.approx(math.exp(-squared / width**2), rel=1e-12)
+            assert float(weight[i, n]) == pytest.approx(math.exp(-squared / width**2), rel=1e-12)
 
 
 def test_exponential_kernel_additive():
     x = randn(3, 6)
     got = lx.Additive(Normal(0.8), ExponentialKernel(1.3)).draw(x, 20, rng())
     expected = torch.exp(-got.xi.square().sum(1) / 1.3**2)
-    torch.testing.assert_close(got.weight, expected.expand(3, -1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(got.weight, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("width", [None, 2.0])
+def test_a_kernel_on_xi_weighs_a_row_alike_for_all_instances(width):
+    """One row of weights, and so one Gram matrix."""
+    kernel, x = ExponentialKernel(width, measured_in="xi"), randn(4, 6)
+    where = lx.Multiplicative(lx.FairMasks(), kernel=kernel).settled(x, 100)
+    draw = where.draw(x, 100, rng())
+    assert draw.weight.shape == (100,)
+    scaled = lx.Multiplicative(
+        lx.FairMasks(), kernel=ExponentialKernel(where.kernel.width or where.kernel.chosen[0].item())
+    )
+    alike = scaled.draw(torch.ones_like(x), 100, rng())  # D² in x is that in ξ where x₀ − b = 1
+    torch.testing.assert_close(alike.weight, draw.weight.expand(4, -1), rtol=1e-12, atol=0)
 
 
 def test_a_kernel_keeps_exact_rows_and_multiplies_weights():
@@ -294,7 +309,7 @@ def test_limes_constant():
     explainer = LimeTabularExplainer(np.random.default_rng(0).normal(size=(20, d)), mode="regression")
     got = kernel_weights(ExponentialKernel(math.sqrt(2) * 0.75 * math.sqrt(d), measured_in="xi"), randn(1, d))
     distances = pairwise_distances(got.xi.numpy(), np.ones((1, d)), metric="euclidean").ravel()
-    np.testing.assert_allclose(got.weight[0].numpy(), explainer.base.kernel_fn(distances), rtol=1e-12)
+    np.testing.assert_allclose(got.weight.numpy(), explainer.base.kernel_fn(distances), rtol=1e-12)
 
 
 def test_kernel_arguments():

@@ -4,10 +4,9 @@ An estimator is chosen from the sample's plan before the pass over the draw. It 
 than the fit needs, or for the outputs to be kept, and then sees the minimum.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -25,7 +24,7 @@ from locapprox.fit.solve import part_of, round_off
 from locapprox.fit.sums import Totals
 
 AT_ONCE = 2**20  # outputs in one step of a pass over them, which bounds what is held besides
-GROUPS = 20  # of units, where they cannot be left out one by one
+GROUPS = 20  # delete-group solutions where rows cannot be left out one by one
 
 Solver = Callable[[Quadratic, Exact], Solution]
 
@@ -58,6 +57,10 @@ class Pass:
     @property
     def all_random(self) -> bool:
         return self.units * self.unit_size == self.rows
+
+    def of(self, i: Tensor) -> "Pass":
+        """Of some instances, with their draw and outputs; the sums are still those of all."""
+        return replace(self, sample=self.sample.of(i), outputs=[y[i] for y in self.outputs])
 
     def degrees(self, unknowns: int = 1) -> float:
         """Units − unknowns where all rows are random, else units − 1; infinite if nothing is.
@@ -175,8 +178,19 @@ class LeaveOut(ErrorEstimator):
                     residual = (-theta[i] @ X.mT).add_(y[i])
                     yield Piece(i, random, part_of(block.weight, i, len(y)), residual, n_fixed, block.unit_size)
 
-        shrunk = inverse if isinstance(inverse, Shrunk) else None
-        sums, has_fixed = left_out(pieces(), theta, inverse, 1 if shrunk is None else math.ceil(done.units / GROUPS))
+        return self.of_sums(*left_out(pieces(), theta, inverse), done, exact, problem, theta, floor)
+
+    def of_sums(
+        self,
+        sums: Jackknife,
+        has_fixed: bool,
+        done: Pass,
+        exact: Exact,
+        problem: Quadratic,
+        theta: Float[Tensor, "b k p"],
+        floor: Float[Tensor, "b k"],
+    ) -> Estimate:
+        """`floor` is the round-off of a residual."""
         weight = problem.w[:, None]
         mean = torch.where(sums.loss <= weight * floor.square(), 0.0, sums.loss / weight)
         error = jackknife_error(sums, done.units, has_fixed)
@@ -184,9 +198,6 @@ class LeaveOut(ErrorEstimator):
         moved = sums.loss > weight * (scale * floor).square()  # floor holds 16 p units of rounding, of float64
         carry = torch.where(moved, sums.distance.square() / sums.distance_square, 0.0)[..., None]
         degrees = done.degrees(theta.shape[-1] - len(exact.rows))
-        if shrunk is not None:
-            error = (error.square() + shrunk.bias.view_as(error)).sqrt()
-            degrees = min(done.units, GROUPS) - 1.0
         return Estimate(error, problem.loss.value * mean, degrees, carry, needed(done.units))
 
 
@@ -201,9 +212,7 @@ class Piece(NamedTuple):
     unit_size: int
 
 
-def left_out(
-    pieces: Iterable[Piece], theta: Float[Tensor, "b k p"], inverse: Inverse, group: int = 1
-) -> tuple[Jackknife, bool]:
+def left_out(pieces: Iterable[Piece], theta: Float[Tensor, "b k p"], inverse: Inverse) -> tuple[Jackknife, bool]:
     """The sums over all units of all pieces (the fixed rows add to the loss as they are); whether any row is fixed."""
     sums = Jackknife.of_none(theta)
     has_fixed = False
@@ -213,7 +222,7 @@ def left_out(
             sums.loss[i] += (weight[:, None, :n_fixed] * residual[..., :n_fixed].square()).sum(-1)
         if len(X):
             own = inverse.of(i, len(theta)) if isinstance(inverse, Shrunk) else part_of(inverse, i, len(theta))
-            parts = jackknife(X, weight[:, n_fixed:], own, residual[..., n_fixed:], unit_size, group)
+            parts = jackknife(X, weight[:, n_fixed:], own, residual[..., n_fixed:], unit_size)
             for whole, part in zip(sums, parts, strict=True):
                 whole[i] += part
     return sums, has_fixed

@@ -48,14 +48,13 @@ def jackknife(
     inverse: Inverse,
     residual: Float[Tensor, "b k n"],
     unit_size: int,
-    group: int = 1,
 ) -> Jackknife:
-    """NaN where the other units do not determine the fit. Of a `Shrunk` fit δ is of groups of `group` units."""
+    """NaN where the other units do not determine the fit; of a `Shrunk` one, whose bias nobody knows, all but the loss."""
     b, k, _ = residual.shape
     if k > 1 and len(inverse) == b * k:
-        return _a_matrix_for_every_score(X, weight, inverse, residual, unit_size, group)
+        return _a_matrix_for_every_score(X, weight, inverse, residual, unit_size)
     if unit_size == 2 and _pair_sums_have_no_leverage(X, weight, inverse):
-        return _of_pair_differences(X, weight, inverse, residual, group)
+        return _of_pair_differences(X, weight, inverse, residual)
     residual = by_place(residual, unit_size)
     left_out, weight = leave_out(X, weight, inverse, residual), _by_unit(weight, unit_size)
     square, product = (
@@ -65,20 +64,20 @@ def jackknife(
     loss, distance = square.sum(-1), square - product
     left_out = left_out * kept.sqrt().sqrt()[:, :, None]
     if isinstance(inverse, Shrunk):
-        moved = by_row(weight * left_out[:, 0].flatten(1)[:, None], unit_size)[:, 0]
-        influence = inverse.influence(X, moved, group * unit_size)[:, None]
-        return Jackknife(loss, influence.sum(2), influence.square().sum(2), distance.sum(-1), distance.square().sum(-1))
+        unknown = torch.full_like(loss, torch.nan)
+        each = unknown[..., None].expand(-1, -1, X.shape[1])
+        return Jackknife(loss, each, each, unknown, unknown)
     way = _by_sandwich if len(inverse) > 1 and unit_size == 1 and X.shape[1] <= PAIRS_UP_TO else _by_influence
     return Jackknife(loss, *way(X, weight, inverse, left_out), distance.sum(-1), distance.square().sum(-1))
 
 
 def _a_matrix_for_every_score(
-    X: Tensor, weight: Tensor, inverse: Inverse, residual: Float[Tensor, "b k n"], unit_size: int, group: int
+    X: Tensor, weight: Tensor, inverse: Inverse, residual: Float[Tensor, "b k n"], unit_size: int
 ) -> Jackknife:
     """Scores are taken as instances."""
     b, k, n = residual.shape
     weight = weight.repeat_interleave(k, 0) if len(weight) > 1 else weight
-    parts = jackknife(X, weight, inverse, residual.reshape(b * k, 1, n), unit_size, group)
+    parts = jackknife(X, weight, inverse, residual.reshape(b * k, 1, n), unit_size)
     return Jackknife(*(part.reshape(b, k, *part.shape[2:]) for part in parts))
 
 
@@ -99,10 +98,10 @@ def leverage(X: Float[Tensor, "n p"], inverse: Inverse) -> Float[Tensor, "g n"]:
     return inverse.leverage(X) if isinstance(inverse, Shrunk) else quadratic(X, inverse)
 
 
-def _of_pair_differences(X: Tensor, weight: Tensor, inverse: Inverse, residual: Tensor, group: int) -> Jackknife:
+def _of_pair_differences(X: Tensor, weight: Tensor, inverse: Inverse, residual: Tensor) -> Jackknife:
     """Half the weight on the difference of each pair, as one row; its sum adds to the loss as it is."""
     y, half = residual.unflatten(-1, (-1, 2)), weight[:, ::2] / 2
-    parts = jackknife(X[::2] - X[1::2], half, inverse, y[..., 0] - y[..., 1], 1, group)
+    parts = jackknife(X[::2] - X[1::2], half, inverse, y[..., 0] - y[..., 1], 1)
     return parts._replace(loss=parts.loss + (y[..., 0] + y[..., 1]).square() @ half[0])
 
 
@@ -180,12 +179,6 @@ def by_place(values: Float[Tensor, "*b n"], unit_size: int) -> Float[Tensor, "*b
     """The first rows of all units, then the second ones, …: each contiguous."""
     units: Tensor = values.unflatten(-1, (-1, unit_size))
     return units.mT.contiguous()
-
-
-def by_row(values: Float[Tensor, "*b n"], unit_size: int) -> Float[Tensor, "*b n"]:
-    """The inverse of `by_place`, flattened."""
-    rows: Tensor = values.unflatten(-1, (unit_size, -1)).mT.flatten(-2)
-    return rows
 
 
 def _by_unit(weight: Float[Tensor, "h n"], unit_size: int) -> Float[Tensor, "h 1 n"]:

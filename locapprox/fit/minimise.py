@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from locapprox._notices import warn
-from locapprox.fit.errors import ErrorEstimator, Pass, Solver, estimator
+from locapprox.fit.errors import ErrorEstimator, LeaveOut, Pass, Solver, estimator
 from locapprox.fit.evidence import known
 from locapprox.fit.losses import Loss
+from locapprox.fit.own_weights import solved_in_turn
 from locapprox.fit.quadratic import Exact, Quadratic
 from locapprox.fit.result import Fit
 from locapprox.fit.ridge import PairSums, Shrunk
@@ -48,16 +50,19 @@ def minimise(
     solve: Solver | None = None,
     by_groups: bool = False,
     most: int | None = None,
+    matrices: bool = True,
 ) -> Minimum:
     """Minimise a loss that is quadratic in θ = [w, intercept] over one sample.
 
     `solve` by default is least squares, and ridge where rows are too few; `by_groups` asks for errors that need no more
-    than sums; `most` is the number of features that may enter.
+    than sums; `most` is the number of features that may enter. Without `matrices` of the instances in the answer, those
+    with weights of their own are solved in turn.
     """
-    if loss.value or sample.plan.interpolates:
-        sample.check_memory()
     errors = estimator(sample, loss, by_groups)
-    done = first_pass(sample, Totals(loss, intercept), errors)
+    in_turn = not matrices and sample.plan.own_weight and isinstance(errors, LeaveOut)
+    if loss.value or sample.plan.interpolates:
+        sample.check_memory(in_turn)
+    done = first_pass(sample, Totals(loss, intercept, gram=not in_turn), errors)
     if not done.exact:
         raise ValueError(f"n_samples={sample.n} gives no draw here: use more")
     exact = Exact(torch.cat([part.rows for part in done.exact]), torch.cat([part.y for part in done.exact], dim=-1))
@@ -70,12 +75,15 @@ def minimise(
     check_resolution(done, problem)
     shrinks = solve is None and errors.may_shrink
     solve = Quadratic.solve if solve is None else solve
+    if too_few(done, problem, exact, most, shrinks):
+        rows, sums = independent(done, problem)
+        solve = partial(Quadratic.shrink, rows=rows, sums=sums)
     try:
-        if too_few(done, problem, exact, most, shrinks):
-            solution = problem.shrink(exact, *independent(done, problem))
+        if in_turn:
+            solution, estimate = solved_in_turn(done, solve, exact, problem)
         else:
             solution = solve(problem, exact)
-        estimate = errors.estimate(done, solve, exact, problem, solution)
+            estimate = errors.estimate(done, solve, exact, problem, solution)
     except UndeterminedError as undetermined:
         advice = sample.advice(2 * (problem.d + intercept))
         raise ValueError(f"{undetermined}; {advice}, or use fewer features (features=)") from undetermined
@@ -178,7 +186,8 @@ def drowns(sample: Sample, flat: bool) -> bool:
 
 
 def independent(done: Pass, problem: Quadratic) -> tuple[float, PairSums | None]:
-    """How many rows tell of θ by themselves, and the sums of pairs that do so by their differences."""
+    """How many rows tell of θ by themselves, and the sums of pairs that do so by their differences (of instances that
+    are solved together)."""
 
     def pieces() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for block, y in zip(done.sample.blocks(), done.outputs, strict=True):
@@ -186,7 +195,7 @@ def independent(done: Pass, problem: Quadratic) -> tuple[float, PairSums | None]
                 X = done.sample.design(block, problem.intercept)
                 yield X[block.n_fixed :], block.weight[:, block.n_fixed :], y[..., block.n_fixed :]
 
-    sums = PairSums.of(pieces(), problem.y0) if done.unit_size == 2 else None
+    sums = PairSums.of(pieces(), problem.y0) if done.unit_size == 2 and problem.xx is not None else None
     return (done.rows / done.unit_size, None) if sums is None else (float(done.rows - done.units), sums)
 
 
@@ -201,10 +210,7 @@ def too_few(done: Pass, problem: Quadratic, exact: Exact, most: int | None, shri
     needed = done.unit_size * (unknowns - rank)
     if done.rows >= 2 * needed or done.rows - done.units * done.unit_size >= needed:
         return False
-    how = (
-        "The fit is shrunk (ridge by generalised cross-validation), the largest weights most; its standard errors have "
-        "the bias in them that is likely on average over the weights, and are NaN if there are fewer rows than that. "
-    )
+    how = "The fit is shrunk (ridge by generalised cross-validation) and its standard errors are unknown: NaN. "
     enough = 3 * needed + len(exact.rows)  # at twice, a weight may rest on one pair of masks
     warn(
         f"n_samples is small: {done.rows} rows for weights that {needed} would just determine. {how * shrinks}Use "

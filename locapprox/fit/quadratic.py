@@ -1,6 +1,6 @@
 """A quadratic loss in θ = [w, intercept]: what one weighting of the rows leaves to minimise, and its minimisers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -65,6 +65,12 @@ class Quadratic:
     @property
     def d(self) -> int:
         return self.x.shape[1] - self.intercept
+
+    def of(self, i: Tensor, gram: Float[Tensor, "g p p"] | None) -> "Quadratic":
+        """The problem of some instances, whose values are fitted, with this Gram matrix."""
+        w, x = (self.w, self.x) if len(self.w) == 1 else (self.w[i], self.x[i])
+        y0, y, yy, xy = (part[i] for part in (self.y0, self.y, self.yy, self.xy))
+        return replace(self, y0=y0, w=w, x=x, y=y, yy=yy, xy=xy, xx=gram)
 
     @property
     def gram(self) -> Float[Tensor, "g p p"]:

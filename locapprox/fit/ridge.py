@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from locapprox.fit.solve import Null, UndeterminedError, part_of, particular, times, unit_near
 
@@ -89,19 +88,17 @@ class PairSums(NamedTuple):
 class Shrunk:
     """M = basis diag(1 / divisor) basisᵀ for every one of B problems, g = 1 or B / k bases for all of them.
 
-    Never formed: of a thousand instances with 3,072 weights it would have 75 GB. `bias` is of the weights, squared; NaN
-    where it is not known.
+    Never formed: of a thousand instances with 3,072 weights it would have 75 GB.
     """
 
     basis: Float[Tensor, "g p q"]
     divisor: Float[Tensor, "B q"]
-    bias: Float[Tensor, "B p"]
 
     def __len__(self) -> int:
         return len(self.divisor)
 
     def of(self, i: slice, b: int) -> "Shrunk":
-        return Shrunk(*(part_of(part, i, b) for part in (self.basis, self.divisor, self.bias)))
+        return Shrunk(part_of(self.basis, i, b), part_of(self.divisor, i, b))
 
     def products(self, X: Float[Tensor, "n p"], unit_size: int) -> Float[Tensor, "B units u u"]:
         """x_a · M x_c of the rows a and c of every unit."""
@@ -114,15 +111,6 @@ class Shrunk:
     def leverage(self, X: Float[Tensor, "n p"]) -> Float[Tensor, "B n"]:
         """x · M x of every row."""
         return self.products(X, 1)[..., 0, 0]
-
-    def influence(self, X: Float[Tensor, "n p"], e: Float[Tensor, "B n"], size: int) -> Float[Tensor, "B groups p"]:
-        """Σ M x e over every `size` rows after one another."""
-        g, lacking = len(self.basis), -len(X) % size
-        rows = pad(X @ self.basis, (0, 0, 0, lacking)).unflatten(1, (-1, size))  # (g, groups, size, q)
-        e = pad(e, (0, lacking)).unflatten(1, (-1, size)).unflatten(0, (g, -1))  # (g, B / g, groups, size)
-        score = (e.transpose(1, 2) @ rows) / self.divisor.unflatten(0, (g, -1))[:, None]  # (g, groups, B / g, q)
-        found: Tensor = (score.flatten(1, 2) @ self.basis.mT).unflatten(1, score.shape[1:3])
-        return found.transpose(1, 2).flatten(0, 1)
 
 
 def ridge(
@@ -140,9 +128,6 @@ def ridge(
 
     GCV(λ) = RSS(λ) / (1 − tr H(λ) / rows)² (Golub, Heath and Wahba 1979); RSS needs no rows but `square`, Σ w y². Of
     pairs of rows it is that of their differences, and of the mean of their `sums`.
-
-    The squared bias of a weight is the larger of two estimates: its mean over θ ~ Normal(0, τ² / penalty), τ² from the
-    fit (as Nychka 1988, on average over the weights), and (λ M P θ)² at the θ found, over the square of what was kept.
     """
     unit = unit_near(penalty.amax(0).sqrt())
     gram, rhs, penalty, exact = gram / unit / unit[:, None], rhs / unit, penalty / unit.square(), exact / unit
@@ -160,13 +145,6 @@ def ridge(
     gcv = torch.where((degrees > MOST * rows)[:, None], torch.inf, gcv)
     gcv[..., -1] = gcv[..., -1].clamp_max(torch.finfo(gcv.dtype).max)
     chosen = t[gcv.argmin(-1), 0][..., None]  # (b, k, 1)
-    divisor, mu = spectrum.divisor(chosen), spectrum.mu[:, None]  # (b, k, q)
+    divisor = spectrum.divisor(chosen)  # (b, k, q)
     basis = torch.stack([null.times(part) for part in spectrum.basis]) / unit[:, None]  # (g, p, q)
-    found, moved = score / divisor, chosen * mu / divisor
-    kept = ((1 - mu) / divisor).sum(-1, keepdim=True)
-    spread = (found.square() * mu).sum(-1, keepdim=True) / kept  # τ²
-    mean = (spread * chosen * moved / divisor) @ basis.square().mT
-    own = (found * moved / kept * mu.shape[-1]) @ basis.mT
-    bias = torch.maximum(mean, own.square())
-    bias = bias if rows >= mu.shape[-1] else torch.full_like(bias, torch.nan)
-    return theta / unit + found @ basis.mT, Shrunk(basis, divisor.flatten(0, 1), bias.flatten(0, 1))
+    return theta / unit + (score / divisor) @ basis.mT, Shrunk(basis, divisor.flatten(0, 1))

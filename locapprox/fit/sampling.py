@@ -13,11 +13,12 @@ from torch import Tensor
 from locapprox._memory import require_memory
 from locapprox._problem import Problem
 from locapprox.fit.seeds import generator
-from locapprox.fit.solve import design, unit_of_weights
+from locapprox.fit.solve import design, part_of, unit_of_weights
 from locapprox.models.scores import Scores
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 
 COPIES = 17  # sums of gradients for every rule of a quadrature, see `fit.levels`
+KEPT = 2**22  # numbers in a draw that is held
 MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
 
 
@@ -157,7 +158,7 @@ class Sample:
     places: Int[Tensor, "b d"] | None = None  # see `BaseNeighbourhood.without_nulls`
 
     def __post_init__(self) -> None:
-        self._kept: list[Block] = []  # the whole draw if it is one block: the second pass need not repeat it
+        self._kept: list[Block] = []  # the whole draw, if it is one block or `keeps_draw`
         self._drawn = 0
         self._design: tuple[Block, bool, Tensor] | None = None
 
@@ -170,10 +171,21 @@ class Sample:
         """Scores per row."""
         return self.scores.k
 
+    def of(self, i: Tensor) -> "Sample":
+        """The same draw for some of the instances."""
+        part = replace(self, neighbourhood=self.neighbourhood.at(self.x, i), x=self.x[i], instances=self.instances[i])
+        part._kept = [replace(block, weight=part_of(block.weight, i, len(self.x))) for block in self._kept]
+        return part
+
     @property
     def keeps_outputs(self) -> bool:
         """Whether all outputs may be held."""
         return len(self.x) * self.k * self.plan.rows <= MEMORY
+
+    @property
+    def keeps_draw(self) -> bool:
+        """Whether the whole draw is held: then no second pass repeats it."""
+        return self.plan.rows * (self.d + 1) <= KEPT
 
     @property
     def dtype(self) -> torch.dtype:
@@ -183,8 +195,7 @@ class Sample:
     @cached_property
     def interpolates(self) -> bool:
         """Whether any row is to be interpolated; if the neighbourhood does not say, the draw is looked through."""
-        known = self.plan.interpolates
-        return any(len(block.exact) > 0 for block in self.blocks()) if known is None else known
+        return self.plan.interpolates or (self.plan.interpolates is None and any(len(b.exact) for b in self.blocks()))
 
     @property
     def drawn(self) -> int:
@@ -204,12 +215,11 @@ class Sample:
         if self._kept:
             yield from self._kept
             return
-        first, count, drawn = None, 0, 0
+        kept, drawn = list[Block](), 0
         for block in self._blocks():
-            first, count, drawn = first or block, count + 1, drawn + len(block.xi) + len(block.exact)
+            kept, drawn = [*kept, block] * (self.keeps_draw or drawn == 0), drawn + len(block.xi) + len(block.exact)
             yield block
-        self._kept = [first] if first is not None and count == 1 else []
-        self._drawn = drawn
+        self._kept, self._drawn = kept, drawn
 
     def _blocks(self) -> Iterator[Block]:
         rng = generator(self.seed, self.neighbourhood, self.role, self.x)
@@ -233,10 +243,10 @@ class Sample:
             else:
                 yield Block(xi, weight, draw.unit_size, draw.n_fixed, coarse, xi[:0])
 
-    def check_memory(self) -> None:
+    def check_memory(self, in_turn: bool = False) -> None:
         """Refuse a system of equations that cannot be held: some twelve matrices d × d, and four more for each instance
-        that has weights of its own."""
-        own = len(self.x) - 1 if self.plan.own_weight else 0
+        that has weights of its own, unless they are solved in turn."""
+        own = (len(self.x) - 1) * (self.plan.own_weight and not in_turn)
         way_out = "group them (features=lx.patches(…), lx.superpixels(…) or labels), or match gradients (lx.smoothgrad)"
         what = f"solving for the weights of {self.d} features"
         require_memory((12 + 4 * own) * (self.d + 1) ** 2, what, self.x.device, way_out)

@@ -215,6 +215,6 @@ def unit_of_weights(weight: Float[Tensor, "g n"]) -> Float[Tensor, "g 1"] | floa
     return 1.0 if bool(ordinary.all()) else torch.where(ordinary, 1.0, binary(largest))
 
 
-def part_of(parts: Tensor, i: slice, b: int) -> Tensor:
+def part_of(parts: Tensor, i: slice | Tensor, b: int) -> Tensor:
     """The parts of instances i among b: there is one for all, or one or more for each."""
     return parts if len(parts) == 1 else parts.unflatten(0, (b, -1))[i].flatten(0, 1)

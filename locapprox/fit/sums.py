@@ -140,8 +140,8 @@ class Totals:
     Values enter about y₀ and gradients about g₀, the first ones, so that nothing cancels.
     """
 
-    def __init__(self, loss: Loss, intercept: bool) -> None:
-        self.loss, self.intercept = loss, intercept
+    def __init__(self, loss: Loss, intercept: bool, gram: bool = True) -> None:
+        self.loss, self.intercept, self.gram = loss, intercept, gram and loss.value > 0
         self.y0: Tensor | None = None
         self.g0: Tensor | None = None
         self.values: ValueSums | None = None
@@ -152,7 +152,7 @@ class Totals:
         if self.y0 is None:
             about = self.intercept and y.shape[-1] > 0
             self.y0 = y[..., 0].to(X.dtype) if about else X.new_zeros(y.shape[:2])
-        sums = ValueSums.of(X, weight, y - self.y0[..., None], gram=self.loss.value > 0)
+        sums = ValueSums.of(X, weight, y - self.y0[..., None], self.gram)
         self.values = sums if self.values is None else self.values.plus(sums)
 
     def add_gradients(

@@ -122,7 +122,7 @@ class Linear(Concise, BaseSurrogate):
         if isinstance(loss, Loss) and loss.value == 0 and sample.neighbourhood.tol is not None:
             return by_levels(sample, loss, self.intercept)
         if isinstance(loss, Loss):
-            return minimise(sample, loss, self.intercept).fit
+            return minimise(sample, loss, self.intercept, matrices=False).fit
         return fit_rows(sample, loss, IDENTITY, self.intercept)
 
 

@@ -49,9 +49,12 @@ class ExponentialKernel(Concise):
             raise ValueError(f'measured_in must be "x" or "xi", got {self.measured_in!r}')
         share(self.share, "share")
 
-    def apply(self, draw: Draw, squared_distance: Float[Tensor, "b n"]) -> Draw:
+    def apply(self, draw: Draw, squared_distance: Float[Tensor, "*b n"]) -> Draw:
+        """With the weights; one row of them for all instances where distances and widths are the same for all."""
         width = self.width if self.chosen is None else self.chosen[:, None]
         assert width is not None
+        if isinstance(width, Tensor) and squared_distance.ndim == 1 and bool((width == width[0]).all()):
+            width = width[0]
         weight = torch.exp(squared_distance / -(width**2)) * draw.weight
         exact = draw.weight.isinf()
         return replace(draw, weight=torch.where(exact, torch.inf, weight) if exact.any() else weight)

@@ -88,7 +88,8 @@ class Placement(Concise, BaseNeighbourhood):
             if draw is None:
                 parts.append(widths_of_fair_masks(here._gap(part), share, n))
             else:
-                parts.append(widths_of_draw(draw, here._squared_distance(part, draw.xi.double()), share, n))
+                distance = here._squared_distance(part, draw.xi.double())
+                parts.append(widths_of_draw(draw, torch.atleast_2d(distance), share, n).expand(len(part)))
         return torch.cat(parts)
 
     def _weigh(self, x: Tensor, given: Any) -> Draw:
@@ -112,5 +113,5 @@ class Placement(Concise, BaseNeighbourhood):
         raise NotImplementedError
 
     def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
-        """‖x₀ − x_ξ‖² of every instance and row, (b, n)."""
+        """‖x₀ − x_ξ‖² of every instance and row, (b, n), or (n,) if it is the same for all."""
         raise NotImplementedError

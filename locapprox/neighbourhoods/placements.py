@@ -58,7 +58,7 @@ class Additive(Placement):
         return torch.ones_like(x, dtype=torch.float64).flatten(1)
 
     def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
-        return xi.square().sum(-1).expand(len(x), -1)
+        return xi.square().sum(-1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -215,7 +215,7 @@ class Multiplicative(Placement):
     def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
         removed = (1 - xi).square()
         if self.kernel is not None and self.kernel.measured_in == "xi":
-            return removed.sum(-1).expand(len(x), -1)
+            return removed.sum(-1)
         return self._gap(x) @ removed.mT
 
     def _gap(self, x: Tensor) -> Tensor:

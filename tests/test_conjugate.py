@@ -16,9 +16,9 @@ def network(d):
     return nn.Sequential(nn.Linear(d, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1)).eval()
 
 
-def lime(d, width, surrogate=lx.Linear()):
+def lime(d, width):
     where = lx.Multiplicative(lx.FairMasks(), kernel=lx.ExponentialKernel(width * d**0.5))
-    return lx.Method("LIME", where, lx.SquaredError(), surrogate)
+    return lx.Method("LIME", where, lx.SquaredError())
 
 
 def explained(d, n, width, b=6, **more):

@@ -312,6 +312,35 @@ def test_limes_constant():
     np.testing.assert_allclose(got.weight.numpy(), explainer.base.kernel_fn(distances), rtol=1e-12)
 
 
+@pytest.mark.parametrize("surrogate", [lx.Linear(), lx.Linear(intercept=False)])
+@pytest.mark.parametrize("loss", [lx.SquaredError(), lx.GradientMatching()])
+def test_limes_table_is_fitted_in_its_own_z(surrogate, loss, monkeypatch):
+    """All instances together if there is an intercept; what is found is the fit in ξ, whose rows differ."""
+    torch.manual_seed(0)
+    net, x = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)).double(), randn(4, 5)
+    where = lx.LimeTabular(randn(5, seed=1), randn(5, seed=2).abs() + 0.5, width=3.0)
+    sizes, fit = [], lx.Linear.fit
+    monkeypatch.setattr(lx.Linear, "fit", lambda self, sample, of: sizes.append(len(sample.x)) or fit(self, sample, of))
+    e = lx.explain(net, x, lx.Method("", where, loss, surrogate), n_samples=200, progress=False)
+    assert sizes == ([4] if surrogate.intercept else [1] * 4)
+    draw = where.draw(x, 200, generator(0, where, "fit", x))
+    placed, weight = where.place(x, draw.xi), draw.weight
+    leaf = placed.clone().requires_grad_()
+    y = net(leaf)[..., 0]
+    if loss == lx.GradientMatching():
+        slopes = torch.autograd.grad(y.sum(), leaf)[0] * where.scale
+        w = (weight[..., None] * slopes).sum(1) / weight.sum(1, keepdim=True)
+        torch.testing.assert_close(e.weights, w, rtol=1e-9, atol=1e-12)
+        c = ((weight * (y - (draw.xi @ w[..., None])[..., 0])).sum(1) / weight.sum(1)).detach()
+        torch.testing.assert_close(e.intercept, c * surrogate.intercept, rtol=1e-9, atol=1e-12)
+        return
+    design = torch.cat([draw.xi, torch.ones_like(draw.xi[..., :1])], -1)[..., : 5 + surrogate.intercept]
+    root = weight.sqrt()[..., None]
+    theta = torch.linalg.lstsq(root * design, root * y.detach()[..., None]).solution[..., 0]
+    torch.testing.assert_close(e.weights, theta[:, :5], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(e.intercept, theta[:, 5:].sum(1), rtol=1e-9, atol=1e-12)
+
+
 def test_kernel_arguments():
     with pytest.raises(ValueError, match="width"):
         ExponentialKernel(0.0)

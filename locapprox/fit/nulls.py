@@ -1,4 +1,4 @@
-"""Null players, which no draw has an entry of ξ for: between all features of an instance and those that are drawn."""
+"""Between the features of an instance and what is drawn: null players have no entry of ξ, and ξ may have an origin."""
 
 from dataclasses import replace
 
@@ -17,7 +17,11 @@ def features(sample: Sample) -> int:
 
 
 def on_all(fit: Fit, sample: Sample) -> Fit:
-    """The fit with weight 0 ± 0 of null players, by the dummy axiom, and NaN where an instance has no such feature."""
+    """The fit with weight 0 ± 0 of null players, by the dummy axiom, and NaN where an instance has no such feature; its
+    intercept in ξ."""
+    if sample.origin is not None:
+        shift = (fit.weights @ sample.origin.to(fit.weights)[..., None]).squeeze(-1)
+        fit = replace(fit, intercept=fit.intercept - shift)
     if sample.places is None:
         return fit
     weights, error = (lifted(part, sample.places) for part in (fit.weights, fit.standard_error))

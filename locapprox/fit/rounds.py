@@ -136,7 +136,8 @@ class Task:
         parts: list[tuple[Tensor, Fit]] = []
         drawn, degrees = torch.zeros(2, len(problem.x), dtype=torch.float64, device="cpu")
         nested = torch.zeros(len(problem.x), dtype=torch.bool, device="cpu")
-        for sample in samples(problem, self.where, n, seed, "fit", bar, held, surrogate.nulls_leave):
+        leave = surrogate.nulls_leave, surrogate.any_origin
+        for sample in samples(problem, self.where, n, seed, "fit", bar, held, *leave):
             fit, i = on_all(fitted(surrogate, sample, loss), sample), sample.instances.cpu()
             parts.append((sample.instances, fit))
             drawn[i] = sample.drawn if fit.rows is None else fit.rows.to(drawn)

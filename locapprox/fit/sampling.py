@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from locapprox._memory import require_memory
+from locapprox._memory import keep_freed_memory, require_memory
 from locapprox._problem import Problem
 from locapprox.fit.seeds import generator
 from locapprox.fit.solve import design, part_of, unit_of_weights
@@ -53,16 +53,6 @@ class Chunk(NamedTuple):
     rows: slice
     y: Float[Tensor, "c k r"]
     gradient: Float[Tensor, "c k r d"]
-
-
-@lru_cache(maxsize=1)
-def _keep_freed_memory() -> None:
-    """Once, before the first draw: a block that is never touched, and freed.
-
-    The C library returns freed memory to the system when it is more than twice the largest block freed so far, and
-    every page that is needed again costs a fault (thousands per call of `explain`). After this it keeps up to 32 MB.
-    """
-    torch.empty(2**22, device="cpu")
 
 
 class Plan(NamedTuple):
@@ -122,13 +112,15 @@ def samples(
     bar: Bar | None = None,
     keeps_gradients: bool = False,
     nulls_leave: bool = True,
+    any_origin: bool = False,
 ) -> "Iterator[Sample]":
     """The instances in batches that share a draw and fit into memory; every batch sees the same draw."""
-    _keep_freed_memory()
+    keep_freed_memory()
     x, scores = problem.x, problem.scores
     whole = neighbourhood, x
     neighbourhood = neighbourhood.ready(x)
     neighbourhood, places = neighbourhood.without_nulls(x) if nulls_leave else (neighbourhood, None)
+    neighbourhood, origin = neighbourhood.with_shared_xi(x) if any_origin else (neighbourhood, None)
     for batch in neighbourhood.batches(x):
         one = neighbourhood.at(x, batch[:1])
         plan = Plan.of(one, x[batch[:1]], n, generator(seed, neighbourhood, role, x))
@@ -137,8 +129,8 @@ def samples(
         if bar is not None:
             bar.total = plan.rows * len(x)  # type: ignore[attr-defined]
         for instances in batch.to(x.device).split(plan.together(scores.k, keeps_gradients)):
-            here, own = neighbourhood.at(x, instances), None if places is None else places[instances]
-            yield Sample(here, x[instances], instances, scores, n, plan, seed, role, whole, bar, own)
+            here, own = neighbourhood.at(x, instances), (None if p is None else p[instances] for p in (places, origin))
+            yield Sample(here, x[instances], instances, scores, n, plan, seed, role, whole, bar, *own)
 
 
 @dataclass(eq=False)
@@ -156,6 +148,7 @@ class Sample:
     whole: tuple[BaseNeighbourhood, Tensor]  # of all instances and features
     bar: Bar | None = None
     places: Int[Tensor, "b d"] | None = None  # see `BaseNeighbourhood.without_nulls`
+    origin: Float[Tensor, "b d"] | None = None  # of ξ, see `BaseNeighbourhood.with_shared_xi`
 
     def __post_init__(self) -> None:
         self._kept: list[Block] = []  # the whole draw, if it is one block or `keeps_draw`

@@ -44,6 +44,11 @@ class BaseSurrogate(ABC):
     nulls_leave: bool = False  # whether `fit` may be given a draw without the null players: its features are all alike
 
     @property
+    def any_origin(self) -> bool:
+        """Whether the weights stay what they are if ξ has another origin, for which the intercept makes up."""
+        return False
+
+    @property
     def kind(self) -> str:
         """The name of the class."""
         return type(self).__qualname__
@@ -109,6 +114,10 @@ class Linear(Concise, BaseSurrogate):
 
     convex = True
     nulls_leave = True
+
+    @property
+    def any_origin(self) -> bool:
+        return self.intercept
 
     def check_loss(self, loss: RowLoss) -> None:
         if isinstance(loss, CrossEntropy):

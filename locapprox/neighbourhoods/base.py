@@ -131,6 +131,13 @@ class BaseNeighbourhood(ABC):
         """
         return self, None
 
+    def with_shared_xi(self, x: Tensor) -> tuple["BaseNeighbourhood", Float[Tensor, "b d"] | None]:
+        """The neighbourhood of x in z = ξ − origin, which is drawn once for all instances, and their origins.
+
+        For surrogates with an intercept: w · ξ + c is w · z + (c + w · origin). None: ξ as it is.
+        """
+        return self, None
+
     def batches(self, x: Tensor) -> list[Tensor]:
         """Indices of the instances that can share a draw."""
         return [torch.arange(len(x), device=x.device)]

@@ -105,14 +105,41 @@ class LimeTabular(Named, Concise, BaseNeighbourhood):
         return cls(rows.mean(0), torch.where(scale > 0, scale, 1.0), width, around_instance, names_of(data))
 
     def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
-        d = x[0].numel()
-        xi = torch.randn(n, d, generator=rng, device=x.device, dtype=x.dtype)
-        if not self.around_instance:
-            xi = xi + ((self.mean.to(x) - x) / self.scale.to(x)).flatten(1)[:, None]
-        width = 2**0.5 * (0.75 * d**0.5 if self.width is None else self.width)
-        weight = torch.exp(-xi.double().square().sum(-1) / width**2)
-        return Draw(xi, weight)
+        z = torch.randn(n, x[0].numel(), generator=rng, device=x.device, dtype=x.dtype)
+        return self._weighted(z if self.around_instance else z + self._mean_in_xi(x)[:, None])
 
     def place(self, x: Tensor, xi: Tensor) -> Tensor:
         scale: Tensor = self.scale.to(x)
         return x.unsqueeze(1) + scale * xi.reshape(*xi.shape[:-1], *x.shape[1:])
+
+    def with_shared_xi(self, x: Tensor) -> tuple[BaseNeighbourhood, Tensor | None]:
+        if self.around_instance or type(self) is not LimeTabular:
+            return self, None
+        return _AroundMean(self.mean, self.scale, self.width), self._mean_in_xi(x)
+
+    def _mean_in_xi(self, x: Tensor) -> Tensor:
+        mean: Tensor = (self.mean.to(x) - x) / self.scale.to(x)
+        return mean.flatten(1)
+
+    def _weighted(self, xi: Tensor, origin: Tensor | None = None) -> Draw:
+        """ξ, or ξ − origin of every instance, with lime's weight of ξ."""
+        width = 2**0.5 * (0.75 * xi.shape[-1] ** 0.5 if self.width is None else self.width)
+        square = xi.double().square().sum(-1)
+        if origin is not None:
+            origin = origin.double()
+            square = square + 2 * origin @ xi.double().mT + origin.square().sum(-1, keepdim=True)
+        return Draw(xi, torch.exp(-square / width**2))
+
+
+class _AroundMean(LimeTabular):
+    """In lime's own z = ξ − (mean − x₀) / scale: x_ξ = mean + scale ⊙ z."""
+
+    kind = LimeTabular.__qualname__  # the same draw
+
+    def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
+        z = torch.randn(n, x[0].numel(), generator=rng, device=x.device, dtype=x.dtype)
+        return self._weighted(z, self._mean_in_xi(x))
+
+    def place(self, x: Tensor, xi: Tensor) -> Tensor:
+        placed: Tensor = self.mean.to(x) + self.scale.to(x) * xi.reshape(*xi.shape[:-1], *x.shape[1:])
+        return placed.expand(len(x), *placed.shape[-x.ndim :])

@@ -59,8 +59,11 @@ def conjugated(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize(("d", "n", "width"), [(20, 400, 0.75), (40, 1500, 0.65), (150, 1000, 0.75), (150, 310, 1.0)])
-def test_conjugate_gradients_are_the_direct_solution(d, n, width, directly, conjugated):
+@pytest.mark.parametrize(
+    ("d", "n", "width", "spread"),
+    [(20, 400, 0.75, 0.02), (40, 1500, 0.65, 0.0062), (150, 1000, 0.75, 0.0029), (150, 310, 1.0, 0.0052)],
+)
+def test_conjugate_gradients_are_the_direct_solution(d, n, width, spread, directly, conjugated):
     """Weights to 1e-6 of a standard error (root mean square), errors to 1 or 2 %, their mean and the loss to 0.5 %."""
     found = explained(d, n, width)
     assert conjugated == {"conjugate": 6, "direct": 0}
@@ -69,7 +72,7 @@ def test_conjugate_gradients_are_the_direct_solution(d, n, width, directly, conj
     assert 0 < off.square().mean().sqrt() < 1e-6
     ratio = found.standard_error / expected.standard_error
     assert abs(ratio.mean() - 1) < 0.005
-    assert ratio.std() < 0.02
+    assert ratio.std() < spread  # .0031 of the third where variances are not corrected
     torch.testing.assert_close(found.loss, expected.loss, rtol=0.005, atol=0)
     torch.testing.assert_close(found.degrees_of_freedom, expected.degrees_of_freedom)
 

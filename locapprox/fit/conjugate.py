@@ -50,6 +50,7 @@ class Conjugate:
         floor = (64 * torch.finfo(rhs.dtype).eps) ** 2 * square
         theta, left, rss = torch.zeros_like(rhs), rhs.clone(), square.clone()
         step = preconditioned = left @ self.inverse
+        found = torch.zeros_like(rhs[:, 0, 0], dtype=torch.bool)
         size = (left * preconditioned).sum(-1)  # ‖A⁻¹rhs − θ‖² in A's norm, nearly; that of standard errors is p s²
         for _ in range(STEPS):
             product = (weight[:, None] * (step @ self.X.mT)) @ self.X

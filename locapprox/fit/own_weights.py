@@ -29,10 +29,11 @@ def solved_in_turn(done: Pass, solve: Solver, exact: Exact, problem: Quadratic) 
     if solve is Quadratic.solve and _suits(done, exact, problem):
         parts = list(_conjugate(done, exact, problem))
         left = left[~torch.isin(left, torch.cat([i for i, _, _ in parts]))]
-    for i, some, estimate in [*parts, *_direct(done, solve, exact, problem, left)]:
+    parts += _direct(done, solve, exact, problem, left)
+    for i, some, estimate in parts:
         assert estimate.carriers is not None
         theta[i], error[i], loss[i], carry[i] = some, estimate.standard_error, estimate.loss, estimate.carriers
-    return Solution(theta, None), estimate._replace(standard_error=error, loss=loss, carriers=carry)
+    return Solution(theta, None), parts[0][2]._replace(standard_error=error, loss=loss, carriers=carry)
 
 
 def _suits(done: Pass, exact: Exact, problem: Quadratic) -> bool:

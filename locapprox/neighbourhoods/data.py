@@ -134,7 +134,9 @@ class LimeTabular(Named, Concise, BaseNeighbourhood):
 class _AroundMean(LimeTabular):
     """In lime's own z = ξ − (mean − x₀) / scale: x_ξ = mean + scale ⊙ z."""
 
-    kind = LimeTabular.__qualname__  # the same draw
+    @property
+    def kind(self) -> str:
+        return LimeTabular.__qualname__  # the same draw
 
     def draw(self, x: Tensor, n: int, rng: torch.Generator) -> Draw:
         z = torch.randn(n, x[0].numel(), generator=rng, device=x.device, dtype=x.dtype)

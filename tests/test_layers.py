@@ -62,7 +62,10 @@ NARROWER = {  # files that may import less than their layer, or one thing more
     "fit/ranks.py": (),
     "fit/stopping.py": ("_parts", "fit.evidence", "fit.ranks"),
     "fit/ridge.py": ("fit.solve",),
-    "fit/sampling.py": ("_memory", "_problem", "models.scores", "neighbourhoods.base", "fit.solve", "fit.seeds"),
+    "fit/blocks.py": (),
+    "fit/sampling.py": (
+        *("_memory", "_problem", "models.scores", "neighbourhoods.base", "fit.solve", "fit.seeds", "fit.blocks"),
+    ),
     "fit/seeds.py": ("neighbourhoods.base",),
     "images/regions.py": ("_parts", "models.inputs"),
     "evaluation/intervals.py": (),

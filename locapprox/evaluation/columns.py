@@ -17,11 +17,12 @@ from locapprox._notices import errors_unsaid
 from locapprox._problem import Problem
 from locapprox.evaluation.columns_of_rows import measured as of_rows
 from locapprox.evaluation.split import split
+from locapprox.fit.blocks import Bar
 from locapprox.fit.links import IDENTITY
 from locapprox.fit.losses import CrossEntropy, Loss, RowLoss, SquaredError
 from locapprox.fit.minimise import Minimum, minimise
 from locapprox.fit.nulls import features, of_drawn
-from locapprox.fit.sampling import Bar, samples
+from locapprox.fit.sampling import samples
 from locapprox.neighbourhoods.base import BaseNeighbourhood, Neighbourhood, described
 
 Intercept = Literal["refitted", "fitted", "through_x"]

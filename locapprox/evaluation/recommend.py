@@ -19,8 +19,8 @@ from locapprox.evaluation.faithfulness import MARGIN
 from locapprox.evaluation.inherited import inherited
 from locapprox.evaluation.ranking import DESIGNED, Errors, ranked
 from locapprox.evaluation.recommendation import Recommendation
+from locapprox.fit.blocks import Bar
 from locapprox.fit.losses import GradientMatching, RowLoss, SquaredError
-from locapprox.fit.sampling import Bar
 from locapprox.fit.seeds import generator
 from locapprox.fit.surrogates import Linear
 from locapprox.models.inputs import Array

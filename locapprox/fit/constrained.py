@@ -44,8 +44,8 @@ class ConstrainedSolver:
 
     def __call__(self, problem: Quadratic, exact: Exact) -> Solution:
         gram, rhs = problem.system()
-        start, basis = particular(*problem.about_y0(exact), exact.size)
-        null = basis.matrix
+        start, changes = particular(*problem.about_y0(exact), exact.size)
+        null = changes.matrix
         if null.shape[1] == 0:
             raise ValueError("the rows to interpolate determine all weights; there is none to constrain: use Linear()")
         A, b = null.mT @ gram @ null, (rhs - start @ gram) @ null

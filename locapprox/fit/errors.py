@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from locapprox.fit.blocks import Block
 from locapprox.fit.evidence import Estimate, carriers, needed, needed_of_each, resolved
 from locapprox.fit.jackknife import Inverse, Jackknife, jackknife
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Exact, Quadratic, Solution
 from locapprox.fit.quadrature import moved_edges, on_a_line, rule_error
 from locapprox.fit.ridge import Shrunk
-from locapprox.fit.sampling import Block, Sample
+from locapprox.fit.sampling import Sample
 from locapprox.fit.solve import part_of, round_off
 from locapprox.fit.sums import Totals
 

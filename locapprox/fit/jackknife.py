@@ -49,7 +49,8 @@ def jackknife(
     residual: Float[Tensor, "b k n"],
     unit_size: int,
 ) -> Jackknife:
-    """NaN where the other units do not determine the fit; of a `Shrunk` one, whose bias nobody knows, all but the loss."""
+    """NaN where the other units do not determine the fit; of a `Shrunk` one, whose bias nobody knows, the loss alone is
+    not."""
     b, k, _ = residual.shape
     if k > 1 and len(inverse) == b * k:
         return _a_matrix_for_every_score(X, weight, inverse, residual, unit_size)

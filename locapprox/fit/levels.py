@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from locapprox.fit.blocks import Block
 from locapprox.fit.evidence import MOST_UNSEEN, resolved
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Exact
 from locapprox.fit.quadrature import moved_edges, on_a_line, rule_error, trend
 from locapprox.fit.result import Fit
-from locapprox.fit.sampling import Block, Sample
+from locapprox.fit.sampling import Sample
 from locapprox.fit.sums import Totals
 
 KINKS = 1e-4  # of the largest weight: the least error that is looked for where f has kinks, before the last rule

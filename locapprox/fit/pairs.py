@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from locapprox.fit.sampling import Block, Sample
+from locapprox.fit.blocks import Block
+from locapprox.fit.sampling import Sample
 from locapprox.fit.solve import binary
 
 NUGGET = 1e-9  # the noise variance of a pair drawn once, in the process': against round-off

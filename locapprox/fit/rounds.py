@@ -20,12 +20,13 @@ from torch import Tensor
 from locapprox._notices import errors_unsaid, warn
 from locapprox._parts import child_seeds
 from locapprox._problem import Problem
+from locapprox.fit.blocks import Bar
 from locapprox.fit.contract import fitted
 from locapprox.fit.evidence import SHOWN
 from locapprox.fit.losses import Loss, RowLoss
 from locapprox.fit.nulls import on_all
 from locapprox.fit.result import Fit
-from locapprox.fit.sampling import Bar, samples
+from locapprox.fit.sampling import samples
 from locapprox.fit.stopping import Stop
 from locapprox.fit.surrogates import BaseSurrogate
 from locapprox.neighbourhoods.base import BaseNeighbourhood

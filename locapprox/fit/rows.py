@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from locapprox.fit.blocks import Block
 from locapprox.fit.links import IDENTITY, Link
 from locapprox.fit.losses import Loss, RowLoss, Terms
-from locapprox.fit.sampling import Block, Sample
+from locapprox.fit.sampling import Sample
 from locapprox.fit.solve import design, weighted_gram
 
 

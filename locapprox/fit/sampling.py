@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from locapprox._memory import keep_freed_memory, require_memory
 from locapprox._problem import Problem
+from locapprox.fit.blocks import Bar, Block, Chunk
 from locapprox.fit.seeds import generator
 from locapprox.fit.solve import design, part_of, unit_of_weights
 from locapprox.models.scores import Scores
@@ -20,39 +21,6 @@ from locapprox.neighbourhoods.base import BaseNeighbourhood
 COPIES = 17  # sums of gradients for every rule of a quadrature, see `fit.levels`
 KEPT = 2**22  # numbers in a draw that is held
 MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Some rows of a draw: those to fit, and those to interpolate (`exact`)."""
-
-    xi: Float[Tensor, "n d"]
-    weight: Float[Tensor, "g n"]  # g = 1, or one row per instance; finite
-    unit_size: int
-    n_fixed: int
-    coarse_weight: Float[Tensor, "r n"] | None  # of coarser rules, coarsest first
-    exact: Float[Tensor, "e d"]
-
-    @property
-    def units(self) -> int:
-        """Independent units among the rows to fit."""
-        return (len(self.xi) - self.n_fixed) // self.unit_size
-
-
-@runtime_checkable
-class Bar(Protocol):
-    """A progress bar over rows, like tqdm's."""
-
-    def update(self, n: float) -> Any: ...
-
-
-class Chunk(NamedTuple):
-    """One model call: scores and their gradients in ξ at some rows of a block for some instances."""
-
-    instances: slice
-    rows: slice
-    y: Float[Tensor, "c k r"]
-    gradient: Float[Tensor, "c k r d"]
 
 
 class Plan(NamedTuple):
@@ -164,11 +132,13 @@ class Sample:
         """Scores per row."""
         return self.scores.k
 
-    def of(self, i: Tensor) -> "Sample":
+    def of(self, i: Int[Tensor, " c"]) -> "Sample":
         """The same draw for some of the instances."""
-        part = replace(self, neighbourhood=self.neighbourhood.at(self.x, i), x=self.x[i], instances=self.instances[i])
-        part._kept = [replace(block, weight=part_of(block.weight, i, len(self.x))) for block in self._kept]
-        return part
+        names = ("x", "instances", "places", "origin")
+        own = {name: part[i] for name in names if (part := getattr(self, name)) is not None}
+        some = replace(self, neighbourhood=self.neighbourhood.at(self.x, i), **own)
+        some._kept = [replace(block, weight=part_of(block.weight, i, len(self.x))) for block in self._kept]
+        return some
 
     @property
     def keeps_outputs(self) -> bool:
@@ -198,20 +168,18 @@ class Sample:
                 pass
         return self._drawn
 
-    def of(self, some: Int[Tensor, " c"]) -> "Sample":
-        """Of some of the instances."""
-        own = {name: part[some] for name in ("x", "instances", "places") if (part := getattr(self, name)) is not None}
-        return replace(self, neighbourhood=self.neighbourhood.at(self.x, some), **own)
-
     def blocks(self) -> Iterator[Block]:
         """The draw, the same each time."""
         if self._kept:
             yield from self._kept
             return
-        kept, drawn = list[Block](), 0
+        kept, count, drawn = list[Block](), 0, 0
         for block in self._blocks():
-            kept, drawn = [*kept, block] * (self.keeps_draw or drawn == 0), drawn + len(block.xi) + len(block.exact)
+            count, drawn = count + 1, drawn + len(block.xi) + len(block.exact)
+            if count == 1 or self.keeps_draw:
+                kept.append(block)
             yield block
+        kept = kept if len(kept) == count else []
         self._kept, self._drawn = kept, drawn
 
     def _blocks(self) -> Iterator[Block]:

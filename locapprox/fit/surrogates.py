@@ -178,7 +178,8 @@ class Sparse(Concise, BaseSurrogate):
         scale = to_unit_diagonal(gram)
         gram, rhs = gram * scale[:, :, None] * scale[:, None, :], rhs * scale[:, None]
         rhs = rhs / binary(rhs.abs().amax(-1, keepdim=True)) * 2**10  # the path ends where the largest is 1e-7
-        return last_with(gram, rhs.flatten(0, 1), self.k).unflatten(0, rhs.shape[:2])
+        chosen: Tensor = last_with(gram, rhs.flatten(0, 1), self.k).unflatten(0, rhs.shape[:2])
+        return chosen
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -107,7 +107,7 @@ def engine(p: Problem) -> dict[str, lx.Method]:
         lx.lime(p.width, **masks),
         lx.kernel_shap(**masks),
         lx.occlusion(**masks),
-        lx.integrated_gradients(**masks),
+        lx.integrated_gradients(**masks, rule=lx.GaussLegendre()),
         lx.gradient_x_input(**masks),
         lx.vanilla_gradients(),
         lx.smoothgrad(p.sigma),

@@ -18,15 +18,15 @@ from locapprox._method import Method
 from locapprox.fit.losses import GradientMatching, SquaredError
 from locapprox.fit.surrogates import Linear, Surrogate
 from locapprox.neighbourhoods.baselines import BaselineLike
-from locapprox.neighbourhoods.distributions import Normal, PointMass, Sigma
+from locapprox.neighbourhoods.distributions import Distribution, Normal, PointMass, Sigma
 from locapprox.neighbourhoods.kernels import ExponentialKernel
 from locapprox.neighbourhoods.labels import Features
 from locapprox.neighbourhoods.masks import FairMasks, LeaveOneOut, ShapleyMasks
 from locapprox.neighbourhoods.placements import Additive, Multiplicative
-from locapprox.neighbourhoods.quadratures import Fejer
+from locapprox.neighbourhoods.quadratures import Fejer, GaussLegendre
 from locapprox.neighbourhoods.units import SIGMA, ZERO
 
-LINEAR = Linear()
+LINEAR, FEJER = Linear(), Fejer()
 
 
 def c_lime(sigma: Sigma = SIGMA) -> Method:
@@ -44,12 +44,16 @@ def vanilla_gradients() -> Method:
     return Method("Vanilla Gradients", Additive(PointMass(0.0)), GradientMatching(), reference="simonyan2014")
 
 
-def integrated_gradients(baseline: BaselineLike = ZERO, features: Features | None = None) -> Method:
-    """Sundararajan et al. 2017: w = (x₀ − b) ⊙ ∫₀¹ ∇f(b + t(x₀ − b)) dt, by nested rules (`Fejer`): an instance takes
-    29 nodes, twice that, … until the error is below 10⁻⁶ of its largest weight (few do if f has kinks) or n_samples are
-    spent. `e.n_samples` says where it stopped.
+def integrated_gradients(
+    baseline: BaselineLike = ZERO, features: Features | None = None, rule: Distribution = FEJER
+) -> Method:
+    """Sundararajan et al. 2017: w = (x₀ − b) ⊙ ∫₀¹ ∇f(b + t(x₀ − b)) dt.
+
+    By nested rules (`Fejer`) an instance takes more and more nodes until the error is below 10⁻⁶ of its largest weight
+    (few do if f has kinks) or n_samples are spent; `e.n_samples` says where it stopped. `rule=lx.GaussLegendre()` takes
+    n_samples nodes, as captum does.
     """
-    where = Multiplicative(Fejer(), baseline, features)
+    where = Multiplicative(rule, baseline, features)
     return Method("Integrated Gradients", where, GradientMatching(), reference="sundararajan2017")
 
 
@@ -88,6 +92,7 @@ def occlusion(baseline: BaselineLike = ZERO, features: Features | None = None) -
 
 
 def paper_methods() -> dict[str, Method]:
-    """The eight methods with the paper's settings: σ = 0.1, width 1, baseline 0, exact limits."""
+    """The eight methods with the paper's settings: σ = 0.1, width 1, baseline 0, exact limits, captum's nodes."""
     methods = [lime(1.0), c_lime(), kernel_shap(), occlusion(), vanilla_gradients(), gradient_x_input()]
-    return {method.name: method for method in [*methods, smoothgrad(), integrated_gradients()]}
+    methods += [smoothgrad(), integrated_gradients(rule=GaussLegendre())]
+    return {method.name: method for method in methods}

@@ -43,11 +43,10 @@ def test_every_pixel_of_a_photo_as_a_feature(small, name):
 
 
 def test_no_model_is_asked_before(small):
-    """But for the probe."""
     rows = []
     with pytest.raises(MemoryError):
         lx.explain(lambda x: (rows.append(len(x)), brightness(x))[1], PHOTO, lx.c_lime())
-    assert len(rows) == 2
+    assert not rows
 
 
 def test_logistic_surrogates_and_many_outputs(small):

@@ -446,7 +446,7 @@ def test_paper_methods():
         assert methods[name].neighbourhood.distribution.sigma == 0.1
     assert methods["Vanilla Gradients"].neighbourhood.distribution == lx.PointMass(0.0)
     assert methods["Gradient x Input"].neighbourhood.distribution == lx.PointMass(1.0)
-    assert methods["Integrated Gradients"].neighbourhood.distribution == lx.Fejer(0.0, 1.0)
+    assert methods["Integrated Gradients"].neighbourhood.distribution == lx.GaussLegendre(0.0, 1.0)
     matched = {"SmoothGrad", "Vanilla Gradients", "Gradient x Input", "Integrated Gradients"}
     for name, method in methods.items():
         assert method.loss == (lx.GradientMatching() if name in matched else lx.SquaredError()), name

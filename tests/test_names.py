@@ -63,7 +63,7 @@ def test_parts_find_the_columns_of_x(name):
     e = lx.explain(model, X, PARTS[name](DATA[OTHER]), n_samples=64)
     same(e, ordered)
     assert torch.equal(e.validate(64), ordered.validate(64))
-    assert torch.equal(e.predict(X), ordered.predict(X))
+    torch.testing.assert_close(e.predict(X), ordered.predict(X), rtol=1e-12, atol=0)  # means of rows in another order
     assert torch.equal(e[1:].weights, ordered[1:].weights)
 
 

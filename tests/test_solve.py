@@ -176,7 +176,7 @@ def test_few_rows_are_ridge_by_generalised_cross_validation(given, n, per_instan
                 refit = torch.linalg.solve(rows, X.mT @ (w * y) - X[r] * w[r] * y[r])
                 left_out[r] = y[r] - X[r] @ refit
             torch.testing.assert_close(e.loss[i], (w * left_out**2).sum() / w.sum(), rtol=1e-5, atol=0)
-        assert bool(e.standard_error[i].isnan().all()) == (n < 5)  # the bias of fewer rows than weights: nobody knows
+        assert bool(e.standard_error[i].isnan().all())  # the bias: nobody knows
 
 
 @pytest.mark.filterwarnings("ignore:n_samples is small")
@@ -197,45 +197,20 @@ def test_ridge_of_pairs_is_that_of_their_differences(given, intercept):
     torch.testing.assert_close(large.weights, e.weights, rtol=1e-6, atol=1e-9)
     if not intercept:
         torch.testing.assert_close(e.weights, alone.weights)
-        torch.testing.assert_close(e.standard_error, alone.standard_error)
-
-
-@pytest.mark.filterwarnings("ignore:n_samples is small")
-@pytest.mark.parametrize("n", [26, 36])
-def test_intervals_of_a_shrunk_fit_cover_on_average_over_weights(n):
-    """KernelSHAP of 12 features whose curvature is even: .93 to .98 over seeds, instances and weights."""
-    rng = torch.Generator().manual_seed(4)
-    V, a = torch.randn(60, 12, generator=rng, dtype=F64) / 2, torch.randn(60, generator=rng, dtype=F64)
-    x, covered = torch.randn(8, 12, generator=rng, dtype=F64), []
-
-    def model(z):
-        return torch.relu(z @ V.mT) @ a
-
-    truth = lx.explain(model, x, lx.kernel_shap(), n_samples=2**12).weights
-    for seed in range(60):
-        low, high = lx.explain(model, x, lx.kernel_shap(), n_samples=n, seed=seed, progress=False).interval()
-        known = low.isfinite()
-        covered.append(float(((low <= truth) & (truth <= high))[known].double().mean()))
-    mean, error = np.mean(covered), np.std(covered) / len(covered) ** 0.5
-    print(f"MUST-SHOW coverage of shrunk KernelSHAP, 12 features, n = {n}: {mean:.3f} ± {error:.3f}")
-    assert 0.93 - 2 * error < mean < 0.98 + 2 * error
 
 
 @pytest.mark.parametrize("unit", [1, 2])
 @pytest.mark.parametrize("shared", [False, True])
 def test_leaving_out_needs_no_inverse_of_its_own_for_every_problem(unit, shared):
-    """From basis and diagonal the same as from M = basis diag(1 / kept) basisᵀ written out, group by group."""
+    """The same residuals from basis and diagonal as from M = basis diag(1 / kept) basisᵀ written out."""
     b, k, n, p = 2, 3, 8, 4
     X, rest, weight = randn(n, p), randn(b, k, n, seed=1), randn(b, n, seed=2).square() / 9
     basis, kept = randn(1 if shared else b, p, p, seed=3), 50 + randn(b * k, p, seed=4).square()
     full = basis.repeat_interleave(b * k // len(basis), 0)
-    shrunk, dense = Shrunk(basis, kept, torch.zeros_like(kept)), (full / kept[:, None]) @ full.mT
-    for part, other in zip(*(jackknife.jackknife(X, weight, m, rest, unit) for m in (shrunk, dense)), strict=True):
-        torch.testing.assert_close(part, other)
-    e = randn(b * k, n, seed=5)
-    expected = torch.einsum("zpq,nq,zn->znp", dense, X, e).split(3, 1)
-    expected = torch.stack([part.sum(1) for part in expected], 1)
-    torch.testing.assert_close(shrunk.influence(X, e, 3), expected)
+    dense = (full / kept[:, None]) @ full.mT
+    total, *unknown = jackknife.jackknife(X, weight, Shrunk(basis, kept), rest, unit)
+    torch.testing.assert_close(total, jackknife.jackknife(X, weight, dense, rest, unit)[0])
+    assert all(part.isnan().all() for part in unknown)
 
 
 def test_badly_scaled_features_are_no_rank_loss(given):

@@ -10,7 +10,7 @@ import torch
 
 import locapprox as lx
 from locapprox.fit import quadratic, surrogates
-from locapprox.neighbourhoods import distributions, masks
+from locapprox.neighbourhoods import masks, quadratures
 from theory_checks import instances, rates, recovery, stein
 from theory_checks.claims import Claim, main, table
 
@@ -166,7 +166,7 @@ def midpoints(patch):
     def wrong(n):
         return (np.arange(n) + 0.5) / n, np.full(n, 1 / n), np.full(n, 1 / n)
 
-    patch.setattr(distributions, "_gauss_legendre", wrong)
+    patch.setattr(quadratures, "_gauss_legendre", wrong)
 
 
 def stratified(patch):

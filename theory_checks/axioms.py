@@ -175,7 +175,7 @@ def completeness() -> float:
         return (x @ first).tanh() @ second
 
     x = torch.randn(50, 6, generator=rng, dtype=torch.float64)
-    e = lx.explain(f, x, lx.integrated_gradients(baseline=base), n_samples=300)
+    e = lx.explain(f, x, lx.integrated_gradients(baseline=base, rule=lx.GaussLegendre()), n_samples=300)
     return float((e.weights.sum(1) - f(x) + f(base[None])).abs().max())
 
 

@@ -82,7 +82,8 @@ class Recorded(lx.BaseNeighbourhood):
 
 
 def methods(base: np.ndarray) -> dict[str, lx.Method]:
-    given = [lx.c_lime(SIGMA), lx.smoothgrad(SIGMA), lx.vanilla_gradients(), lx.integrated_gradients(base)]
+    given = [lx.c_lime(SIGMA), lx.smoothgrad(SIGMA), lx.vanilla_gradients()]
+    given += [lx.integrated_gradients(base, rule=lx.GaussLegendre())]
     given += [lx.gradient_x_input(base), lx.lime(WIDTH, base), lx.kernel_shap(base), lx.occlusion(base)]
     return {method.name: method for method in given}
 

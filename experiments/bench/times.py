@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ import locapprox as lx
 from experiments.bench.cases import Case
 from experiments.bench.peers import peers
 from experiments.runs import bar
-from locapprox.neighbourhoods.base import described
 
 SIZES = (1, 8, 32, 128, 512, 2000, 4000, 8000, 16_000, 32_000)  # rows per call
 LEAST = 0.005  # seconds of one measurement; shorter work is repeated
@@ -53,23 +51,10 @@ def fastest(work: Callable[[int], Any], sizes: tuple[int, ...]) -> Callable[[], 
     return partial(work, best)
 
 
-def asked(case: Case, method: lx.Method, n: int) -> Tensor:
-    """The inputs that the engine asks the model about, those apart that it only tries it with."""
-    seen: list[Tensor] = []
-    model: Any = case.model
-    if isinstance(model, nn.Module):
-        hook = model.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
-        e = lx.explain(model, case.x, method, n_samples=n, target=case.target, progress=False)
-        hook.remove()
-    else:
-
-        def predict(given: np.ndarray) -> np.ndarray:
-            seen.append(torch.from_numpy(given.copy()))
-            return model.predict(given)
-
-        e = lx.explain(predict, case.x, method, n_samples=n, progress=False)
-    copies = 1 if case.background is None else len(case.background)
-    return torch.cat(seen)[-int(e.n_samples.sum()) * copies :]
+def asked(e: lx.Explanation) -> Tensor:
+    """The inputs that the engine asked the model about, those apart that it only tries it with."""
+    shape = e.x.shape[1:]
+    return torch.cat([e.points(i)[1].reshape(-1, *shape) for i in range(len(e))])
 
 
 def evaluate(case: Case, rows: Tensor, gradient: bool) -> Any:
@@ -87,7 +72,7 @@ def floors(case: Case, name: str) -> dict[str, Callable[[], Any]]:
     """Evaluations alone and with placing; of the last there is none where one draw is not all (a background)."""
     method, n = case.methods[name], case.n(name)
     gradient = method.loss.of_gradients
-    inputs = asked(case, method, n)
+    inputs = asked(engine(case, name)())
     sizes = tuple(size for size in SIZES if size < len(inputs)) or (1,)
     whole = [len(inputs)] if len(inputs) <= SIZES[-1] else []
 
@@ -97,7 +82,7 @@ def floors(case: Case, name: str) -> dict[str, Callable[[], Any]]:
 
     found = {"evaluations": fastest(alone, (*sizes[-6:], *whole))}
     x = torch.as_tensor(case.x)
-    where = described(method.neighbourhood)
+    where: Any = method.neighbourhood
     draw = where.settled(x, n).draw(x, n, torch.Generator().manual_seed(0))
     if case.background is not None or draw.xi.ndim == 3:
         return found
@@ -119,7 +104,7 @@ def floors(case: Case, name: str) -> dict[str, Callable[[], Any]]:
     return found | {"evaluations and placing": fastest(placed, (*sizes[-6:], *whole))}
 
 
-def engine(case: Case, name: str) -> Callable[[], Any]:
+def engine(case: Case, name: str) -> Callable[[], lx.Explanation]:
     model = case.model if isinstance(case.model, nn.Module) else case.model.predict
     target, method, n = case.target, case.methods[name], case.n(name)
     return lambda: lx.explain(model, case.x, method, n_samples=n, target=target, progress=False)

@@ -81,6 +81,7 @@ class Programme:
         self.problem = cp.Problem(cp.Minimize(cp.sum_squares(theta)), rules)  # type: ignore[attr-defined]
         if not self.problem.is_dcp():
             raise ValueError(f"constraints must be convex by cvxpy's rules (DCP), got {rules}")
+        self.chain: Any
         self.data, self.chain, _ = self.problem.get_problem_data(cp.CLARABEL)
         cones, rows = self.data["dims"], torch.from_numpy(self.data["A"].toarray())
         of_theta = torch.from_numpy(self.data["P"].diagonal() != 0)  # others are cvxpy's own, or the user's

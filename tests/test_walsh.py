@@ -263,7 +263,7 @@ def test_what_no_draw_moves_is_told_and_has_no_error():
 
 
 def test_too_few_pairs_have_no_errors():
-    with pytest.warns(UserWarning, match="n_samples is small: .* Use n_samples ≥ 150"):
+    with pytest.warns(UserWarning, match="n_samples is small: .* Use n_samples ≥ 210"):
         e = explained(network(30), inputs(2, 30), lx.Walsh(per_feature=False), 50)
     assert bool(e.standard_error.isnan().all())
     assert bool((e.loss > 0).all())
@@ -307,7 +307,7 @@ def test_other_neighbourhoods_are_refused(where):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("per_feature", [False, True])
-@pytest.mark.parametrize("n", [128, 512])
+@pytest.mark.parametrize("n", [256, 512])
 def test_intervals_cover(n, per_feature):
     """300 draws around four points of a network that is exact by enumeration; its weights' errors come together."""
     d, x = 12, inputs(4, 12)
@@ -317,4 +317,4 @@ def test_intervals_cover(n, per_feature):
     for seed in range(300):
         lower, upper = explained(f, x, lx.Walsh(per_feature), n, seed=seed).interval(0.95)
         cover.append(((lower <= truth) & (truth <= upper)).double().mean())
-    assert 0.93 < float(torch.stack(cover).mean()) < 0.98
+    assert 0.93 - 0.008 < float(torch.stack(cover).mean()) < 0.97 + 0.008  # two standard errors

@@ -25,7 +25,7 @@ from locapprox.neighbourhoods.placements import Multiplicative
 
 THETA = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
 LINEAR = 10.0  # the share s of the linear term
-LEAST = 2  # pairs for each parameter that was estimated, or errors are not known
+LEAST = 3  # pairs for each parameter that was estimated, or errors are not known
 ROUND_OFF = 1e-9  # of the largest u: what smaller residuals are
 CHOSEN_ON = 512  # pairs that choose θ
 LIKELIHOOD_ON = 256  # pairs in the marginal likelihood
@@ -50,7 +50,7 @@ class Walsh(Concise, BaseSurrogate):
     the weight if it is larger, times m / (m − q) for m pairs, q = d / 2, or 2d with a θ for each feature, for what was
     estimated. 95 % intervals covered .93 to .98 in the trials that q was chosen by (networks and boosted trees of 12 to
     23 features), all weights together, and up to .99 where nearly all masks are drawn. NaN, with a warning, below
-    m = 2d, or 4d.
+    m = 3d, or 6d.
     """
 
     per_feature: bool = True
@@ -89,7 +89,7 @@ class Walsh(Concise, BaseSurrogate):
         if bool(error.isnan().any()):
             warn_of_errors(
                 f"n_samples is small: {len(drawn.chi) - 1} different pairs of masks are too few for standard errors "
-                f"of some instances: NaN. Use n_samples ≥ {(9 if self.per_feature else 5) * sample.d}"
+                f"of some instances: NaN. Use n_samples ≥ {(13 if self.per_feature else 7) * sample.d}"
             )
         estimate, shape = estimate.of((len(sample.x), sample.k)), (len(sample.x), sample.k)
         return Fit(

@@ -98,3 +98,11 @@ def test_the_page_has_what_was_measured(tmp_path):
     text = bench.page(tmp_path).read_text()
     assert {path.stem for path in tmp_path.glob("*.png")} == {"floors", "peers", "memory"}
     assert text.count("<img") == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("who", samples.ESTIMATORS)
+def test_every_estimator_finds_the_values_of_an_additive_game(who):
+    exact = np.linspace(-1, 2, 7)
+    game = games.Game("additive", 0, 7, lambda masks: np.asarray(masks, float) @ exact + 3, exact)
+    np.testing.assert_allclose(samples.ESTIMATORS[who][0](game, 60, 0), exact, atol=1e-5)

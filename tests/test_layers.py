@@ -65,6 +65,7 @@ NARROWER = {  # files that may import less than their layer, or one thing more
     "fit/blocks.py": (),
     "fit/sampling.py": (
         *("_memory", "_problem", "models.scores", "neighbourhoods.base", "fit.solve", "fit.seeds", "fit.blocks"),
+        "fit.quadrature",
     ),
     "fit/seeds.py": ("neighbourhoods.base",),
     "images/regions.py": ("_parts", "models.inputs"),

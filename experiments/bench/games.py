@@ -119,8 +119,7 @@ def of_trees(instance: int, folder: Path) -> Game:
     return Game(TREES, instance, 64, kept["v"], kept["exact"])
 
 
-def games(folder: Path, cache: Path, names: tuple[str, ...] = ()) -> list[Game]:
+def games(folder: Path, cache: Path) -> list[Game]:
     """All, kept in the folder once they are known."""
-    found = [name for name in (*TABLES, TREES) if not names or name in names]
-    asked = bar([(name, i) for name in found for i in range(INSTANCES)], "games")
+    asked = bar([(name, i) for name in (*TABLES, TREES) for i in range(INSTANCES)], "games")
     return [of_trees(i, folder) if name == TREES else of_table(name, i, folder, cache) for name, i in asked]

@@ -22,13 +22,11 @@ LEVELS = (0.05, 0.01)
 Estimate = Callable[[Game, int, int], np.ndarray]
 
 
-def _engine(surrogate: lx.Surrogate | None, game: Game, n: int, seed: int) -> np.ndarray:
+def _engine(surrogate: lx.Surrogate, game: Game, n: int, seed: int) -> np.ndarray:
     def model(masks: np.ndarray) -> np.ndarray:
         return np.asarray(game.v(masks), float)
 
-    method = lx.kernel_shap()
-    if surrogate is not None:
-        method = lx.Method(method.name, method.neighbourhood, method.loss, surrogate)
+    method = lx.kernel_shap(surrogate=surrogate)
     e = lx.explain(model, np.ones((1, game.d)), method, n_samples=n, seed=seed, progress=False)
     return e.weights[0].numpy()
 
@@ -59,16 +57,17 @@ def _captum(game: Game, n: int, seed: int) -> np.ndarray:
 
 ESTIMATORS: dict[str, tuple[Estimate, int]] = {  # and the largest n
     "locapprox Linear": (lambda game, n, seed: _engine(lx.Linear(), game, n, seed), 32_768),
+    "locapprox Walsh": (lambda game, n, seed: _engine(lx.Walsh(), game, n, seed), 4096),
     "shap KernelExplainer": (_shap_kernel, 32_768),
     "shap PermutationExplainer": (_shap_permutation, 32_768),
     "captum KernelShap": (_captum, 4096),
 }
 
 
-def measured(folder: Path, cache: Path, seeds: int = SEEDS, names: tuple[str, ...] = ()) -> pd.DataFrame:
+def measured(folder: Path, cache: Path, seeds: int = SEEDS) -> pd.DataFrame:
     """A row per game, instance, estimator, number of evaluations and seed."""
     found = []
-    for game in games(folder, cache, names):
+    for game in games(folder, cache):
         asked = [(who, n, s) for who, (_, most) in ESTIMATORS.items() for n in grid(game.d, most) for s in range(seeds)]
         for who, n, seed in bar(asked, f"{game.name}, instance {game.instance}"):
             error = np.linalg.norm(ESTIMATORS[who][0](game, n, seed) - game.exact) / np.linalg.norm(game.exact)

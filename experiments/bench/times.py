@@ -64,7 +64,7 @@ def evaluate(case: Case, rows: Tensor, gradient: bool) -> Any:
     with torch.set_grad_enabled(gradient):
         if not gradient:
             return case.model(rows)
-        leaf = rows if rows.requires_grad or rows.grad_fn is not None else rows.detach().requires_grad_()
+        leaf = rows.detach().requires_grad_()
         return torch.autograd.grad(case.model(leaf)[:, 0].sum(), leaf)
 
 

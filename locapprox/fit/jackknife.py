@@ -58,16 +58,17 @@ def jackknife(
         return _of_pair_differences(X, weight, inverse, residual)
     residual = by_place(residual, unit_size)
     left_out, weight = leave_out(X, weight, inverse, residual), _by_unit(weight, unit_size)
+    if isinstance(inverse, Shrunk):
+        loss = (weight * left_out.flatten(2).square()).sum(-1)
+        unknown = torch.full_like(loss, torch.nan)
+        each = unknown[..., None].expand(-1, -1, X.shape[1])
+        return Jackknife(loss, each, each, unknown, unknown)
     square, product = (
         (weight * (left_out * other).flatten(2)).unflatten(2, (unit_size, -1)).sum(2) for other in (left_out, residual)
     )
     kept = torch.where(square != 0, product / square, 0.0).abs()  # 1 − h of a row
     loss, distance = square.sum(-1), square - product
     left_out = left_out * kept.sqrt().sqrt()[:, :, None]
-    if isinstance(inverse, Shrunk):
-        unknown = torch.full_like(loss, torch.nan)
-        each = unknown[..., None].expand(-1, -1, X.shape[1])
-        return Jackknife(loss, each, each, unknown, unknown)
     way = _by_sandwich if len(inverse) > 1 and unit_size == 1 and X.shape[1] <= PAIRS_UP_TO else _by_influence
     return Jackknife(loss, *way(X, weight, inverse, left_out), distance.sum(-1), distance.square().sum(-1))
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from locapprox._memory import keep_freed_memory, require_memory
 from locapprox._problem import Problem
 from locapprox.fit.blocks import Bar, Block, Chunk
+from locapprox.fit.quadrature import COPIES
 from locapprox.fit.seeds import generator
 from locapprox.fit.solve import design, part_of, unit_of_weights
 from locapprox.models.scores import Scores
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 
-COPIES = 17  # sums of gradients for every rule of a quadrature, see `fit.levels`
 KEPT = 2**22  # numbers in a draw that is held
 MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
 
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     def check_memory(self, features: int, b: int, scores: int, keeps_gradients: bool, device: torch.device) -> None:
         """Refuse weights and errors of all instances, or gradients of all rows of one, that cannot be held."""
         held = 4 * self.rows if keeps_gradients else 0
-        at_once = (12 + COPIES * self.coarser) * min(b, self.together(scores, keeps_gradients))
+        at_once = (12 + (COPIES + 1) * self.coarser) * min(b, self.together(scores, keeps_gradients))
         require_memory(
             scores * (4 * features * b + self.d * (at_once + held)),
             f"{scores} × {features} weights of {b} instances" + (f" from {self.rows} gradients" if held else ""),
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
         if self.own_xi:
             return 1
         numbers = scores * (self.rows + 8 * self.d) + (self.d**2 if self.own_weight else 0)
-        numbers += (4 * self.rows if keeps_gradients else COPIES * self.coarser) * scores * self.d
+        numbers += (4 * self.rows if keeps_gradients else (COPIES + 1) * self.coarser) * scores * self.d
         return max(1, MEMORY // numbers)
 
 

@@ -117,6 +117,14 @@ def is_builtin(part: Any) -> bool:
     return all(is_builtin(getattr(part, field.name)) for field in fields(part))
 
 
+def value_of(part: Any) -> tuple[Any, ...] | None:
+    """What tells a part of the library's own from its likes, if that is plain numbers and words."""
+    if not type(part).__module__.startswith(OURS) or not is_dataclass(part):
+        return None
+    values = [getattr(part, field.name) for field in fields(part)]
+    return (type(part), *values) if all(isinstance(value, int | float | str | None) for value in values) else None
+
+
 @contextmanager
 def calling(what: str) -> Iterator[None]:
     """Whatever a user's part raises becomes a sentence that names it; sentences of the library's own stay."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from locapprox.fit.blocks import Block
 from locapprox.fit.evidence import Estimate, carriers, needed, needed_of_each, resolved
 from locapprox.fit.jackknife import Inverse, Jackknife, jackknife
+from locapprox.fit.kept import remembered
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Exact, Quadratic, Solution
 from locapprox.fit.quadrature import moved_edges, on_a_line, rule_error
@@ -73,13 +74,28 @@ class Pass:
         return float(max(1, self.units - (unknowns if self.all_random else 1)))
 
 
+@remembered
+def as_weighting(weight: Float[Tensor, "g n"]) -> Float[Tensor, "g 1 n"]:
+    return weight[:, None]
+
+
+@remembered
+def rows_from(X: Float[Tensor, "n p"], first: int) -> Float[Tensor, "m p"]:
+    return X[first:]
+
+
+@remembered
+def weights_from(weight: Float[Tensor, "g n"], first: int) -> Float[Tensor, "g m"]:
+    return weight[:, first:]
+
+
 class ErrorEstimator(ABC):
     keeps_outputs = False
     may_shrink = True
 
     def weightings(self, block: Block, units: int) -> Float[Tensor, "g s n"]:
         """Of the block's rows, the fit's own first; `units` came before."""
-        return block.weight[:, None]
+        return as_weighting(block.weight)
 
     @abstractmethod
     def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
@@ -174,7 +190,7 @@ class LeaveOut(ErrorEstimator):
             for block, y in zip(sample.blocks(), done.outputs, strict=True):
                 X, n_fixed = sample.design(block, problem.intercept), block.n_fixed
                 torch.maximum(floor, round_off(theta, X), out=floor)
-                random = X[n_fixed:] if n_fixed else X
+                random = rows_from(X, n_fixed) if n_fixed else X
                 for i in _batches(y):
                     residual = (-theta[i] @ X.mT).add_(y[i])
                     yield Piece(i, random, part_of(block.weight, i, len(y)), residual, n_fixed, block.unit_size)
@@ -223,7 +239,8 @@ def left_out(pieces: Iterable[Piece], theta: Float[Tensor, "b k p"], inverse: In
             sums.loss[i] += (weight[:, None, :n_fixed] * residual[..., :n_fixed].square()).sum(-1)
         if len(X):
             own = inverse.of(i, len(theta)) if isinstance(inverse, Shrunk) else part_of(inverse, i, len(theta))
-            parts = jackknife(X, weight[:, n_fixed:], own, residual[..., n_fixed:], unit_size)
+            random = weights_from(weight, n_fixed) if n_fixed else weight
+            parts = jackknife(X, random, own, residual[..., n_fixed:], unit_size)
             for whole, part in zip(sums, parts, strict=True):
                 whole[i] += part
     return sums, has_fixed

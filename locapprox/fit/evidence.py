@@ -57,6 +57,8 @@ def known(estimate: Estimate, units: int, sample: Sample) -> Float[Tensor, "b k 
     error, carry = estimate.standard_error, estimate.carriers
     if carry is None or units == 0:
         return error
+    if not bool((carry < max(estimate.least, 1.0)).any()):  # a unit that moves anything counts 1 or more
+        return error
     still, few = (carry == 0).expand_as(error), (carry < estimate.least).expand_as(error)
     if sample.places is not None:  # what nothing moves has no error
         still = still & (sample.places >= 0).any(1)[:, None, None]

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from locapprox._notices import warn
+from locapprox.fit.kept import remembered
 from locapprox.fit.ridge import Shrunk
 from locapprox.fit.solve import PAIRS_UP_TO, quadratic, weighted_gram
 
@@ -83,6 +84,7 @@ def _a_matrix_for_every_score(
     return Jackknife(*(part.reshape(b, k, *part.shape[2:]) for part in parts))
 
 
+@remembered
 def _pair_sums_have_no_leverage(X: Float[Tensor, "n p"], weight: Float[Tensor, "h n"], inverse: Inverse) -> bool:
     """Whether only the difference of every pair of rows moves θ.
 
@@ -97,13 +99,32 @@ def _pair_sums_have_no_leverage(X: Float[Tensor, "n p"], weight: Float[Tensor, "
 
 def leverage(X: Float[Tensor, "n p"], inverse: Inverse) -> Float[Tensor, "g n"]:
     """xᵀ M x of every row."""
-    return inverse.leverage(X) if isinstance(inverse, Shrunk) else quadratic(X, inverse)
+    return inverse.leverage(X) if isinstance(inverse, Shrunk) else _leverage(X, inverse)
+
+
+_leverage = remembered(quadratic)
+
+
+@remembered
+def _rest(X: Float[Tensor, "n p"], weight: Float[Tensor, "h n"], inverse: Inverse) -> Float[Tensor, "g n"]:
+    """1 − h of every row."""
+    return (weight * leverage(X, inverse)).neg_().add_(1)
+
+
+@remembered
+def _differences(X: Float[Tensor, "n p"]) -> Float[Tensor, "m p"]:
+    return X[::2] - X[1::2]
+
+
+@remembered
+def _half(weight: Float[Tensor, "h n"]) -> Float[Tensor, "h m"]:
+    return weight[:, ::2] / 2
 
 
 def _of_pair_differences(X: Tensor, weight: Tensor, inverse: Inverse, residual: Tensor) -> Jackknife:
     """Half the weight on the difference of each pair, as one row; its sum adds to the loss as it is."""
-    y, half = residual.unflatten(-1, (-1, 2)), weight[:, ::2] / 2
-    parts = jackknife(X[::2] - X[1::2], half, inverse, y[..., 0] - y[..., 1], 1)
+    y, half = residual.unflatten(-1, (-1, 2)), _half(weight)
+    parts = jackknife(_differences(X), half, inverse, y[..., 0] - y[..., 1], 1)
     return parts._replace(loss=parts.loss + (y[..., 0] + y[..., 1]).square() @ half[0])
 
 
@@ -128,16 +149,25 @@ def _by_influence(
     """One matrix at a time: the influence of a row with e = 1 is M x w; rows of a unit add up."""
     b, k, unit_size, _ = left_out.shape
     rows = left_out.flatten(2)
-    squares, columns = rows.square(), by_place(X.mT, unit_size).flatten(1)
+    squares = rows.square()
     first, second = (left_out.new_zeros(b, k, X.shape[1]) for _ in range(2))
-    for g, m in enumerate(inverse):
+    for g in range(len(inverse)):
         of = slice(None) if len(inverse) == 1 else slice(g, g + 1)
-        influence = (m @ columns) * weight[min(g, len(weight) - 1)]
-        first[of], second[of] = rows[of] @ influence.mT, squares[of] @ influence.square().mT
+        influence, squared = _influence(X, inverse, weight, unit_size, g)
+        first[of], second[of] = rows[of] @ influence.mT, squares[of] @ squared.mT
         influence = influence.unflatten(1, (unit_size, -1))
         for a, c in combinations(range(unit_size), 2):
             second[of] += 2 * (left_out[of, :, a] * left_out[of, :, c]) @ (influence[:, a] * influence[:, c]).mT
     return first, second
+
+
+@remembered
+def _influence(
+    X: Float[Tensor, "n p"], inverse: Float[Tensor, "g p p"], weight: Float[Tensor, "h 1 n"], unit_size: int, g: int
+) -> tuple[Float[Tensor, "p n"], Float[Tensor, "p n"]]:
+    """That of every row under matrix g, and its square."""
+    influence = (inverse[g] @ by_place(X.mT, unit_size).flatten(1)) * weight[min(g, len(weight) - 1)]
+    return influence, influence.square()
 
 
 def leave_out(
@@ -152,7 +182,7 @@ def leave_out(
     """
     unit_size = residual.shape[2]
     if unit_size == 1:
-        rest = (weight * leverage(X, inverse)).neg_().add_(1)
+        rest = _rest(X, weight, inverse)
         return residual / _unless(rest < UNDETERMINED, rest)[:, None, None]
     if isinstance(inverse, Shrunk):
         products = inverse.products(X, unit_size)
@@ -183,5 +213,6 @@ def by_place(values: Float[Tensor, "*b n"], unit_size: int) -> Float[Tensor, "*b
     return units.mT.contiguous()
 
 
+@remembered
 def _by_unit(weight: Float[Tensor, "h n"], unit_size: int) -> Float[Tensor, "h 1 n"]:
     return by_place(weight, unit_size).flatten(1)[:, None]

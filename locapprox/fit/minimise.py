@@ -65,7 +65,7 @@ def minimise(
     done = first_pass(sample, Totals(loss, intercept, gram=not in_turn), errors)
     if not done.exact:
         raise ValueError(f"n_samples={sample.n} gives no draw here: use more")
-    exact = Exact(torch.cat([part.rows for part in done.exact]), torch.cat([part.y for part in done.exact], dim=-1))
+    exact = Exact.of(done.exact)
     if done.rows + len(exact.rows) == 0:
         raise ValueError(f"n_samples={sample.n} gives no draw here: use more")
     if loss.gradient and done.rows == 0:
@@ -90,9 +90,21 @@ def minimise(
     error = known(estimate, done.units, sample)
     theta, d = solution.theta, problem.d
     constant = theta[..., d] if intercept else torch.zeros_like(theta[..., 0])
-    of_constant, degrees = problem.constant_loss(), estimate.degrees_of_freedom
+    of_constant, degrees = problem.constant_loss, estimate.degrees_of_freedom
     fit = Fit(theta[..., :d], constant, error[..., :d], estimate.loss, of_constant, degrees)
     return Minimum(fit, problem, exact, solution.inverse)
+
+
+def at_a_point(sample: Sample, loss: Loss, intercept: bool) -> Fit:
+    """Gradient matching, minimised over a single row ξ: w = ∇f(x_ξ), which is exact."""
+    (block,) = sample.blocks()
+    shape = len(sample.x), sample.k
+    w = torch.empty(*shape, sample.d, dtype=sample.dtype, device=sample.x.device)
+    y = w.new_empty(shape)
+    for i, _, values, gradient in sample.gradients(block):
+        y[i], w[i] = values[..., 0], gradient[:, :, 0]
+    constant = y - w @ block.xi[0].to(w) if intercept else torch.zeros_like(y)
+    return Fit(w, constant, torch.zeros_like(w), torch.zeros_like(y), loss.gradient * w.square().sum(-1))
 
 
 def first_pass(sample: Sample, totals: Totals, errors: ErrorEstimator) -> Pass:
@@ -148,7 +160,7 @@ def check_resolution(done: Pass, problem: Quadratic) -> None:
     if problem.loss.gradient:
         return
     if sigma is None:
-        flat = problem.constant_loss() <= 0
+        flat = problem.constant_loss <= 0
         if bool(flat.any()) and drowns(sample, bool(flat.all())):
             warn(
                 f"ξ is so small that x_ξ rounds to x in {sample.x.dtype}, so f cannot vary with it: use larger ξ, x in "
@@ -156,7 +168,7 @@ def check_resolution(done: Pass, problem: Quadratic) -> None:
             )
         return
     size = float(sample.x.abs().amax())
-    spread = problem.constant_loss().clamp_min(0).sqrt()
+    spread = problem.constant_loss.clamp_min(0).sqrt()
     round_off = 1e3 * torch.finfo(done.precision).eps * (problem.y0.abs() + spread)
     enough = sigma * float((round_off / spread).nanmedian())  # f's differences grow with σ
     enough = enough if enough <= size / 10 else 0.0

@@ -1,12 +1,15 @@
 """A quadratic loss in θ = [w, intercept]: what one weighting of the rows leaves to minimise, and its minimisers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from locapprox.fit.kept import remembered
 from locapprox.fit.losses import Loss
 from locapprox.fit.ridge import PairSums, Shrunk, ridge
 from locapprox.fit.solve import eliminate, times
@@ -17,6 +20,12 @@ class Exact(NamedTuple):
 
     rows: Float[Tensor, "e p"]
     y: Float[Tensor, "b k e"]
+
+    @classmethod
+    def of(cls, parts: "Sequence[Exact]") -> "Exact":
+        if len(parts) == 1:
+            return parts[0]
+        return cls(torch.cat([part.rows for part in parts]), torch.cat([part.y for part in parts], dim=-1))
 
     @property
     def size(self) -> float:
@@ -98,9 +107,10 @@ class Quadratic:
         loss = self.loss
         rhs = loss.value * self.xy
         p = rhs.shape[-1]
-        gram = loss.value * self.gram if loss.value else self.w.new_zeros(len(self.w), p, p)
+        gram = _scaled(self.gram, loss.value) if loss.value else self.w.new_zeros(len(self.w), p, p)
         if loss.gradient:
-            gram[:, range(self.d), range(self.d)] += loss.gradient * self.w[:, None]
+            of_gradients = torch.arange(p, device=gram.device) < self.d
+            gram = gram + torch.diag_embed(loss.gradient * self.w[:, None] * of_gradients)
             rhs[..., : self.d] += loss.gradient * self.w[:, None, None] * self.mean_gradient
         return gram, rhs
 
@@ -183,6 +193,7 @@ class Quadratic:
             added += self.loss.gradient * step[..., : self.d].square().sum(-1)
         return added
 
+    @cached_property
     def constant_loss(self) -> Float[Tensor, "b k"]:
         """The mean loss of the best constant g: the weighted variance of f, and the mean square of its gradient."""
         weight = self.w[:, None]
@@ -202,6 +213,11 @@ class Quadratic:
         if self.intercept:
             theta[..., -1] += self.y0
         return theta
+
+
+@remembered
+def _scaled(gram: Float[Tensor, "g p p"], factor: float) -> Float[Tensor, "g p p"]:
+    return factor * gram
 
 
 def _resolved(residual: Tensor, terms: Tensor) -> Tensor:

@@ -147,8 +147,11 @@ class Task:
 
         def whole(name: str) -> Tensor:
             each = [(instances, getattr(fit, name)) for instances, fit in parts]
+            out: Tensor = each[0][1]
+            if len(each) == 1:  # all of them, in order
+                return out
             shape = torch.Size(max(part.shape[axis] for _, part in each) for axis in range(1, each[0][1].ndim))
-            out: Tensor = each[0][1].new_full((len(problem.x), *shape), torch.nan)
+            out = out.new_full((len(problem.x), *shape), torch.nan)
             for instances, part in each:
                 where: list[Any] = [instances, *(slice(size) for size in part.shape[1:])]
                 out[tuple(where)] = part

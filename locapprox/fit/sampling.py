@@ -1,7 +1,7 @@
 """One draw for a batch of instances, block by block, and the model's answers to it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -13,11 +13,14 @@ from torch import Tensor
 from locapprox._memory import keep_freed_memory, require_memory
 from locapprox._problem import Problem
 from locapprox.fit.blocks import Bar, Block, Chunk
+from locapprox.fit.kept import LARGEST, Recent, keep
 from locapprox.fit.quadrature import COPIES
 from locapprox.fit.seeds import generator
 from locapprox.fit.solve import design, part_of, unit_of_weights
 from locapprox.models.scores import Scores
 from locapprox.neighbourhoods.base import BaseNeighbourhood
+
+_recent: Recent[tuple["Plan", list[Block]]] = Recent()
 
 KEPT = 2**22  # numbers in a draw that is held
 MEMORY = 2**26  # numbers (outputs, sums, Gram matrices) of one batch of instances
@@ -91,14 +94,20 @@ def samples(
     neighbourhood, origin = neighbourhood.with_shared_xi(x) if any_origin else (neighbourhood, None)
     for batch in neighbourhood.batches(x):
         one = neighbourhood.at(x, batch[:1])
-        plan = Plan.of(one, x[batch[:1]], n, generator(seed, neighbourhood, role, x))
+        like = one.same_draw(x[batch[:1]])
+        key = None if like is None else (like, n, seed, role)
+        known = None if key is None else _recent.get(key)
+        plan = Plan.of(one, x[batch[:1]], n, generator(seed, neighbourhood, role, x)) if known is None else known[0]
         features = plan.d if places is None else places.shape[1]
         plan.check_memory(features, len(x), scores.k, keeps_gradients, x.device)
         if bar is not None:
             bar.total = plan.rows * len(x)  # type: ignore[attr-defined]
         for instances in batch.to(x.device).split(plan.together(scores.k, keeps_gradients)):
             here, own = neighbourhood.at(x, instances), (None if p is None else p[instances] for p in (places, origin))
-            yield Sample(here, x[instances], instances, scores, n, plan, seed, role, whole, bar, *own)
+            sample = Sample(here, x[instances], instances, scores, n, plan, seed, role, whole, bar, *own)
+            if key is not None:
+                sample.keep_as(key)
+            yield sample
 
 
 @dataclass(eq=False)
@@ -121,6 +130,7 @@ class Sample:
     def __post_init__(self) -> None:
         self._kept: list[Block] = []  # the whole draw, if it is one block or `keeps_draw`
         self._drawn = 0
+        self._key: Hashable | None = None
         self._design: tuple[Block, bool, Tensor] | None = None
 
     @property
@@ -139,6 +149,14 @@ class Sample:
         some = replace(self, neighbourhood=self.neighbourhood.at(self.x, i), **own)
         some._kept = [replace(block, weight=part_of(block.weight, i, len(self.x))) for block in self._kept]
         return some
+
+    @property
+    def is_a_point(self) -> bool:
+        """Whether the draw is a single row to fit, which is not random."""
+        if self.plan.rows > 1:
+            return False
+        (block,) = self.blocks()
+        return len(block.xi) == block.n_fixed == 1 and bool((block.weight > 0).all())
 
     @property
     def keeps_outputs(self) -> bool:
@@ -168,19 +186,32 @@ class Sample:
                 pass
         return self._drawn
 
+    def keep_as(self, key: Hashable) -> None:
+        """Take the draw that is kept under this key, or keep it there once it is made."""
+        known = _recent.get(key)
+        self._key = key
+        if known is not None:
+            self._kept = known[1]
+            self._drawn = sum(len(block.xi) + len(block.exact) for block in self._kept)
+
     def blocks(self) -> Iterator[Block]:
         """The draw, the same each time."""
         if self._kept:
             yield from self._kept
             return
-        kept, count, drawn = list[Block](), 0, 0
+        kept, count, drawn, size = list[Block](), 0, 0, self.plan.rows * self.d
+        lasts = self._key is not None and size <= LARGEST
         for block in self._blocks():
             count, drawn = count + 1, drawn + len(block.xi) + len(block.exact)
+            if lasts:
+                keep(block.xi, block.weight, block.exact)
             if count == 1 or self.keeps_draw:
                 kept.append(block)
             yield block
         kept = kept if len(kept) == count else []
         self._kept, self._drawn = kept, drawn
+        if lasts and kept:
+            _recent.put(self._key, (self.plan, kept), size)
 
     def _blocks(self) -> Iterator[Block]:
         rng = generator(self.seed, self.neighbourhood, self.role, self.x)
@@ -223,7 +254,7 @@ class Sample:
         xi = torch.cat([block.exact, block.xi]) if len(block.exact) else block.xi
         y = None  # in the model's own precision, which may be more than x's
         for i, rows in self._chunks(len(xi), 1):
-            here = self.neighbourhood.at(self.x, i)
+            here = self._at(i)
             some = xi[rows]
             part = self.scores.values(here.placed(self.x[i], some), self.instances[i])
             y = part.new_empty(len(self.x), self.k, len(xi)) if y is None else y
@@ -235,7 +266,7 @@ class Sample:
     def gradients(self, block: Block) -> Iterator[Chunk]:
         """The model and its gradient in ξ at the block's rows to fit, in chunks of instances × rows."""
         for i, rows in self._chunks(len(block.xi), block.unit_size, block.n_fixed):
-            here, x = self.neighbourhood.at(self.x, i), self.x[i]
+            here, x = self._at(i), self.x[i]
             xi = block.xi[rows].expand(len(x), -1, -1)
             y, gradient = self.scores.gradients(lambda leaf: here.placed(x, leaf), xi, self.instances[i])  # noqa: B023
             yield Chunk(i, rows, y, gradient)
@@ -245,10 +276,13 @@ class Sample:
         """The model at the block's rows to interpolate."""
         y = torch.empty(len(self.x), self.k, len(block.exact), dtype=self.dtype, device=self.x.device)
         for i, rows in self._chunks(len(block.exact), 1):
-            placed = self.neighbourhood.at(self.x, i).placed(self.x[i], block.exact[rows])
+            placed = self._at(i).placed(self.x[i], block.exact[rows])
             y[i, :, rows] = self.scores.values(placed, self.instances[i])
         self.scores.require_finite()
         return y
+
+    def _at(self, i: slice) -> BaseNeighbourhood:
+        return self.neighbourhood if i.stop - i.start == len(self.x) else self.neighbourhood.at(self.x, i)
 
     def advice(self, rows: int) -> str:
         """What to do for an effective sample size of `rows` around all instances."""

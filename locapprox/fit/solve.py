@@ -13,10 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from locapprox.fit.kept import remembered
+
 _PAIRS: MutableMapping[Tensor, Tensor] = WeakIdKeyDictionary()
 PAIRS_UP_TO = 64  # unknowns up to which per-instance Gram matrices come from one product with all feature pairs
 
 
+@remembered
 def design(xi: Float[Tensor, "n d"], intercept: bool, dtype: torch.dtype) -> Float[Tensor, "n p"]:
     """Rows [ξ, 1], or ξ without intercept."""
     xi = xi.to(dtype)
@@ -25,10 +28,15 @@ def design(xi: Float[Tensor, "n d"], intercept: bool, dtype: torch.dtype) -> Flo
 
 def round_off(theta: Float[Tensor, "b k p"], X: Float[Tensor, "n p"]) -> Float[Tensor, "b k"]:
     """Below this a residual y − Xθ is zero: 16 p units of rounding of Σ |x_j θ_j|."""
-    largest = X.abs().amax(0) if len(X) else X.new_zeros(X.shape[1])
-    return 16 * X.shape[1] * torch.finfo(theta.dtype).eps * (theta.abs() @ largest)
+    return 16 * X.shape[1] * torch.finfo(theta.dtype).eps * (theta.abs() @ _largest(X))
 
 
+@remembered
+def _largest(X: Float[Tensor, "n p"]) -> Float[Tensor, " p"]:
+    return X.abs().amax(0) if len(X) else X.new_zeros(X.shape[1])
+
+
+@remembered
 def weighted_gram(X: Float[Tensor, "n p"], weight: Float[Tensor, "*g n"]) -> Float[Tensor, "*g p p"]:
     """Xᵀ diag(weight) X for every row of weights."""
     flat, p = weight.flatten(0, -2) if weight.ndim > 1 else weight[None], X.shape[1]
@@ -86,8 +94,15 @@ def eliminate(
     theta, null = particular(exact, target, size)
     if null.columns == 0:
         return theta, torch.zeros_like(gram)
-    inverse = null.embedded(inverse_of(null.restricted(gram)))
+    inverse = _inverse_within(gram, *null)
     return theta + times(rhs - times(theta, gram), inverse), inverse
+
+
+@remembered
+def _inverse_within(gram: Float[Tensor, "g p p"], *null: Tensor | None) -> Float[Tensor, "g p p"]:
+    """N (NᵀAN)⁻¹ Nᵀ."""
+    basis = Null(*null)  # type: ignore[arg-type]
+    return basis.embedded(inverse_of(basis.restricted(gram)))
 
 
 def times(rows: Float[Tensor, "b k p"], matrices: Float[Tensor, "g p p"]) -> Float[Tensor, "b k p"]:
@@ -145,27 +160,44 @@ def particular(
     p = exact.shape[1]
     if len(exact) == 0:
         return target.new_zeros(*target.shape[:2], p), Null(target.new_zeros(p, 0), target.new_zeros(0))
-    columns = exact.abs().amax(0)
-    ordinary = columns.numel() == 0 or (float(columns.amin()) > 1 / 32 and float(columns.amax()) < 32)
-    if not ordinary and bool(((unit := unit_near(columns)) != 1).any()):
+    unit = _unit_of_columns(exact)
+    if unit is not None:
         theta, null = particular(exact / unit, target, size)
         return theta / unit, null._replace(unit=unit)
-    u, s, vh = torch.linalg.svd(exact, full_matrices=False)
-    rank = int((s > s[0] * 1e-10).sum())
-    theta = (target @ u[:, :rank] / s[:rank]) @ vh[:rank]
-    gap = float((theta @ exact.mT - target).abs().max()) if rank < len(exact) else 0.0
+    pseudo, null = _solved(exact)
+    theta = target @ pseudo
+    gap = float((theta @ exact.mT - target).abs().max()) if len(null.tau) < len(exact) else 0.0
     if gap > 1e-6 * float(target.abs().max()) + 1e-12 * size:
         raise ValueError(
             f"the rows with infinite weight cannot all be interpolated (off by {gap:.3g}): without an intercept the "
             "surrogate is 0 at ξ = 0 (use Linear(intercept=True)), and equal ξ need equal outputs"
         )
-    return theta, Null(*torch.geqrf(vh[:rank].mT))
+    return theta, null
+
+
+@remembered
+def _solved(C: Float[Tensor, "e p"]) -> tuple[Float[Tensor, "e p"], Null]:
+    """The transposed pseudo-inverse, and a basis of the null space."""
+    u, s, vh = torch.linalg.svd(C, full_matrices=False)
+    rank = int((s > s[0] * 1e-10).sum())
+    return (u[:, :rank] / s[:rank]) @ vh[:rank], Null(*torch.geqrf(vh[:rank].mT))
+
+
+@remembered
+def _unit_of_columns(C: Float[Tensor, "e p"]) -> Float[Tensor, " p"] | None:
+    """See `unit_near`; None if all are 1."""
+    columns = C.abs().amax(0)
+    if columns.numel() == 0 or (float(columns.amin()) > 1 / 32 and float(columns.amax()) < 32):
+        return None
+    unit = unit_near(columns)
+    return unit if bool((unit != 1).any()) else None
 
 
 class UndeterminedError(ValueError):
     """Fewer weights are determined than asked for."""
 
 
+@remembered
 def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
     """The inverse of positive definite matrices, scaled to unit diagonal first."""
     scale = to_unit_diagonal(A)

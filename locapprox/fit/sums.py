@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from locapprox.fit.evidence import carriers
+from locapprox.fit.kept import remembered
 from locapprox.fit.losses import Loss
 from locapprox.fit.quadratic import Quadratic, Slopes
 from locapprox.fit.solve import weighted_gram
@@ -33,19 +34,50 @@ class ValueSums(NamedTuple):
     def of(
         cls, X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"], y: Float[Tensor, "b k n"], gram: bool
     ) -> "ValueSums":
-        first = weight.sum(-1), weight.square().sum(-1), weight @ X
+        first = _sums(weight), _sums_of_squares(weight), _products(weight, X)
+        xx = weighted_gram(X, weight) if gram else None
         if weight.shape[:2] == (1, 1):  # passes over the rows, not over all outputs
             w = weight[0].mT  # (n, 1)
-            rows = w * X
-            of_y = (y @ w).mT, (y.square() @ w).mT, (y @ rows)[:, None]
-            return cls(*first, *of_y, (rows.mT @ X)[None, None] if gram else None)
+            return cls(*first, (y @ w).mT, (y.square() @ w).mT, (y @ _weighted(X, weight))[:, None], xx)
         weighted = weight[:, :, None] * y[:, None]  # (b, s, k, n)
         xy, total = weighted @ X, weighted.sum(-1)
-        return cls(*first, total, weighted.mul_(y[:, None]).sum(-1), xy, weighted_gram(X, weight) if gram else None)
+        return cls(*first, total, weighted.mul_(y[:, None]).sum(-1), xy, xx)
 
     def plus(self, other: "ValueSums") -> "ValueSums":
-        w, ww, x, y, yy, xy = (a + b for a, b in zip(self[:6], other[:6], strict=True))
-        return ValueSums(w, ww, x, y, yy, xy, None if self.xx is None or other.xx is None else self.xx + other.xx)
+        w, ww, x = (_added(a, b) for a, b in zip(self[:3], other[:3], strict=True))
+        y, yy, xy = (a + b for a, b in zip(self[3:6], other[3:6], strict=True))
+        xx = None if self.xx is None or other.xx is None else _added(self.xx, other.xx)
+        return ValueSums(w, ww, x, y, yy, xy, xx)
+
+
+@remembered
+def _sums(weight: Float[Tensor, "g s n"]) -> Float[Tensor, "g s"]:
+    return weight.sum(-1)
+
+
+@remembered
+def _sums_of_squares(weight: Float[Tensor, "g s n"]) -> Float[Tensor, "g s"]:
+    return weight.square().sum(-1)
+
+
+@remembered
+def _products(weight: Float[Tensor, "g s n"], X: Float[Tensor, "n p"]) -> Float[Tensor, "g s p"]:
+    return weight @ X
+
+
+@remembered
+def _weighted(X: Float[Tensor, "n p"], weight: Float[Tensor, "1 1 n"]) -> Float[Tensor, "n p"]:
+    return weight[0].mT * X
+
+
+@remembered
+def _added(one: Tensor, two: Tensor) -> Tensor:
+    return one + two
+
+
+@remembered
+def _one_of(sums: Tensor, weighting: int) -> Tensor:
+    return sums[:, weighting]
 
 
 class GradientSums(NamedTuple):
@@ -227,7 +259,7 @@ class Totals:
 
     def problem(self, weighting: int = 0) -> Quadratic:
         """The problem of one of the weightings; by default, of all rows."""
-        return self._problem(lambda term: term[:, weighting])
+        return self._problem(lambda term: _one_of(term, weighting))
 
     def mixed(self, factors: Float[Tensor, "g s"]) -> Quadratic:
         """The problem whose weights are a linear combination of the s weightings."""

@@ -14,7 +14,7 @@ from locapprox.fit.lasso_path import last_with
 from locapprox.fit.levels import by_levels
 from locapprox.fit.links import IDENTITY, LOGISTIC, Link
 from locapprox.fit.losses import CrossEntropy, GradientMatching, Loss, OnGradients, RowLoss, SquaredError
-from locapprox.fit.minimise import minimise
+from locapprox.fit.minimise import at_a_point, minimise
 from locapprox.fit.newton import fit_rows
 from locapprox.fit.quadratic import Exact, Quadratic, Solution
 from locapprox.fit.result import Fit
@@ -128,8 +128,11 @@ class Linear(Concise, BaseSurrogate):
 
     def fit(self, sample: Sample, loss: RowLoss) -> Fit:
         loss = in_the_limit(sample, loss)
-        if isinstance(loss, Loss) and loss.value == 0 and sample.neighbourhood.tol is not None:
-            return by_levels(sample, loss, self.intercept)
+        if isinstance(loss, Loss) and loss.value == 0:
+            if sample.neighbourhood.tol is not None:
+                return by_levels(sample, loss, self.intercept)
+            if sample.is_a_point:
+                return at_a_point(sample, loss, self.intercept)
         if isinstance(loss, Loss):
             return minimise(sample, loss, self.intercept, matrices=False).fit
         return fit_rows(sample, loss, IDENTITY, self.intercept)

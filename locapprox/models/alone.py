@@ -1,6 +1,7 @@
 """Whether a model answers every row alone, and the same each time: asked once, on rows that are explained anyway."""
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from locapprox.models.calls import keeps_rows_apart
+
+_passed: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 LOOKED_AT = 16  # rows of a call, to choose from
 ENOUGH = 40  # rows of a module that one is worth four more: a tenth
@@ -29,13 +32,17 @@ class Alone:
 
     Of a function at once. A module is in evaluation mode, so it is asked when a tenth of its rows pays for it, or if it
     draws random numbers: a gradient at one large image costs no second forward pass. The estimators of scikit-learn are
-    held to it by its own tests.
+    held to it by its own tests. A module that passed is not asked again.
     """
 
     def __init__(self, model: Any, rows_per_call: int) -> None:
-        self.known = keeps_rows_apart(model)
-        self.patient = isinstance(model, nn.Module)
+        self.module = model if isinstance(model, nn.Module) else None
+        self.known = self.module in _passed if self.patient else keeps_rows_apart(model)
         self.room, self.asked = rows_per_call, 0
+
+    @property
+    def patient(self) -> bool:
+        return self.module is not None
 
     def before(self, rows: Tensor, instances: Int[Tensor, " b"]) -> Seen | None:
         """What is to be kept of the rows of a call, which a model may overwrite."""
@@ -76,6 +83,8 @@ class Alone:
                 "batch statistics, sorting?): explain a module itself, or call its .eval(); a function must answer "
                 "every row alone"
             )
+        if self.module is not None:
+            _passed.add(self.module)
 
     def _among_neighbours(self, x: Tensor, i: int) -> tuple[Tensor, list[int]]:
         """Row i several times around two neighbours, and where it stands among them.

@@ -35,11 +35,12 @@ def as_tensor(x: Array, model: Any, name: str = "x") -> Tensor:
         raise ValueError(
             f"{name} holds images of bytes (uint8): lx.as_images(x) divides by 255; scale as the model expects"
         )
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    takes = isinstance(model, nn.Module) and (array or not tensor.is_floating_point())
+    parameters = list(model.parameters()) if takes else []
     if array and parameters:
         tensor = tensor.to(parameters[0].device)
     dtypes = [p.dtype for p in parameters if p.is_floating_point() and p.itemsize > 1]
-    if dtypes and (array or not tensor.is_floating_point()):
+    if dtypes:
         return tensor.to(reduce(torch.promote_types, dtypes))
     if not tensor.is_floating_point():
         return tensor.to(torch.float64 if array else torch.get_default_dtype())

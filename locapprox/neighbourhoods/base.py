@@ -5,7 +5,7 @@ which declares everything optional with what holds by default.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -95,6 +95,10 @@ class BaseNeighbourhood(ABC):
                 f"{tuple(placed.shape)}"
             )
         return placed
+
+    def same_draw(self, x: Tensor) -> Hashable | None:
+        """What the draw around instances like x is a function of, beside n, the seed and the role. None: not known."""
+        return None
 
     def named(self, names: Sequence[str], index: pd.Index | None = None) -> "BaseNeighbourhood":
         """The neighbourhood with what it holds by name in the order of x's columns (and instances: x's index).

@@ -1,5 +1,6 @@
 """Which entries of an input a feature is."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,7 +83,9 @@ class Labels(Named):
     def at(self, x: Tensor, instances: Tensor | slice) -> "Labels":
         if self.labels is None or not self.differ(x):
             return self
-        return Labels(some_of(self.labels, instances), self.names)
+        some = copy.copy(self)
+        vars(some).update(labels=some_of(self.labels, instances), index=None)
+        return some
 
     def ready(self, x: Tensor) -> "Labels":
         """Those on the device of x."""

@@ -1,13 +1,13 @@
 """What every placement shares: blocks come from the distribution, weights and widths from the kernel."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from locapprox._parts import Concise
+from locapprox._parts import OURS, Concise, value_of
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 from locapprox.neighbourhoods.distributions import BaseDistribution, Distribution, described_distribution
 from locapprox.neighbourhoods.draws import Draw, as_draw, block_size
@@ -44,6 +44,12 @@ class Placement(Concise, BaseNeighbourhood):
 
     def blocks(self, x: Tensor, n: int, rng: torch.Generator) -> Iterator[Draw]:
         yield from (self._weigh(x, draw) for draw in self._draws.blocks(self._dimension(x), n, rng, x.dtype))
+
+    def same_draw(self, x: Tensor) -> Hashable | None:
+        value = value_of(self._draws)
+        if value is None or self.kernel is not None or not type(self).__module__.startswith(OURS):
+            return None
+        return type(self), value, self._dimension(x), self._copies(x), x.shape[1:].numel(), x.dtype, x.device
 
     def settled(self: Own, x: Tensor, n: int) -> Own:
         if self.kernel is None or self.kernel.width is not None:
@@ -107,6 +113,10 @@ class Placement(Concise, BaseNeighbourhood):
 
     def _dimension(self, x: Tensor) -> int:
         return x[0].numel()
+
+    def _copies(self, x: Tensor) -> int:
+        """Inputs that the model is averaged over."""
+        return 1
 
     def _gap(self, x: Tensor) -> Tensor:
         """What a step of 1 in every feature adds to ‖x₀ − x_ξ‖² of every instance, (b, d)."""

@@ -1,5 +1,6 @@
 """Placements: how ξ, whatever its distribution, is put around x₀."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -106,12 +107,9 @@ class Multiplicative(Placement):
         return placed.squeeze(2) if base.shape[2] == 1 else placed
 
     def ready(self, x: Tensor) -> "Multiplicative":
-        base, labels, known = self._base.ready(x), self._labels.ready(x), self.takes_missing and all_finite(x)
-        return (
-            replace(self, baseline=base.given, features=labels.given, _finite=True)
-            if known
-            else self._with(base, labels)
-        )
+        ready = copy.copy(self._with(self._base.ready(x), self._labels.ready(x)))
+        object.__setattr__(ready, "_finite", self.takes_missing and all_finite(x))
+        return ready
 
     def named(self, names: Sequence[str], index: pd.Index | None = None) -> "Multiplicative":
         part = self._with(self._base.named(names, index), self._labels.named(names, index))
@@ -207,10 +205,17 @@ class Multiplicative(Placement):
     def _with(self, base: Baseline, labels: Labels) -> "Multiplicative":
         if base is self._base and labels is self._labels:
             return self
-        return replace(self, baseline=base.given, features=labels.given)
+        if type(self) is not Multiplicative:  # which may make more of them
+            return replace(self, baseline=base.given, features=labels.given)
+        other = copy.copy(self)
+        vars(other).update(baseline=base.given, features=labels.given, _base=base, _labels=labels)
+        return other
 
     def _dimension(self, x: Tensor) -> int:
         return self._labels.count(x)
+
+    def _copies(self, x: Tensor) -> int:
+        return self._base.of(x).shape[1]
 
     def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
         removed = (1 - xi).square()

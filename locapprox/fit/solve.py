@@ -164,8 +164,8 @@ def particular(
     if unit is not None:
         theta, null = particular(exact / unit, target, size)
         return theta / unit, null._replace(unit=unit)
-    pseudo, null = _solved(exact)
-    theta = target @ pseudo
+    u, s, vh, null = _spaces(exact)
+    theta = (target @ u / s) @ vh
     gap = float((theta @ exact.mT - target).abs().max()) if len(null.tau) < len(exact) else 0.0
     if gap > 1e-6 * float(target.abs().max()) + 1e-12 * size:
         raise ValueError(
@@ -176,11 +176,11 @@ def particular(
 
 
 @remembered
-def _solved(C: Float[Tensor, "e p"]) -> tuple[Float[Tensor, "e p"], Null]:
-    """The transposed pseudo-inverse, and a basis of the null space."""
+def _spaces(C: Float[Tensor, "e p"]) -> tuple[Tensor, Tensor, Tensor, Null]:
+    """Its singular values that are not 0, with their vectors, and a basis of the null space."""
     u, s, vh = torch.linalg.svd(C, full_matrices=False)
     rank = int((s > s[0] * 1e-10).sum())
-    return (u[:, :rank] / s[:rank]) @ vh[:rank], Null(*torch.geqrf(vh[:rank].mT))
+    return u[:, :rank], s[:rank], vh[:rank], Null(*torch.geqrf(vh[:rank].mT))
 
 
 @remembered

@@ -359,12 +359,12 @@ def test_an_instance_does_not_depend_on_the_others(method, tanh_net, x):
 
 def test_the_memory_limit_changes_nothing_but_the_errors(monkeypatch, tanh_net, x):
     """Instances in smaller batches, outputs not kept: the weights are the same."""
-    from locapprox.fit import sampling
+    from locapprox.fit import plan
 
     for method in METHODS:
         whole = lx.explain(tanh_net, x, method, n_samples=150)
         with monkeypatch.context() as patch:
-            patch.setattr(sampling, "MEMORY", 300)
+            patch.setattr(plan, "MEMORY", 300)
             part = lx.explain(tanh_net, x, method, n_samples=150)
         torch.testing.assert_close(part.weights, whole.weights, rtol=0, atol=1e-10)
 

@@ -6,7 +6,7 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 import locapprox as lx
-from locapprox.fit import errors, jackknife, sampling, solve
+from locapprox.fit import errors, jackknife, plan, solve
 from locapprox.fit.ridge import Shrunk
 
 F64 = torch.float64
@@ -489,7 +489,7 @@ def test_delete_groups_are_refits(given, monkeypatch, unit, loss):
     x, n, fixed = randn(2, 3), 12 + 94 * unit, 12
     xi, weight = randn(n, 3, seed=1), randn(n, seed=2).exp()
     weight[[0, 5]] = torch.inf
-    monkeypatch.setattr(sampling, "MEMORY", 10)
+    monkeypatch.setattr(plan, "MEMORY", 10)
     e = lx.explain(
         f, x, method(given, lx.Draw(xi, weight, unit_size=unit, n_fixed=fixed), loss, cuts=(fixed + 8 * unit,))
     )

@@ -71,7 +71,7 @@ def _direct(done: Pass, solve: Solver, exact: Exact, problem: Quadratic, left: I
     """By a Gram matrix of each, or of all where they share weights."""
     size = len(problem.y) if len(problem.w) == 1 else max(1, MATRICES // problem.x.shape[1] ** 2)
     for i in left.split(size) if len(left) else ():
-        own = done.of(i)
+        own = done if len(i) == len(problem.y) else done.of(i)  # which copies their outputs
         designs = ((own.sample.design(block, problem.intercept), block.weight) for block in own.sample.blocks())
         gram = reduce(torch.add, (weighted_gram(X, weight) for X, weight in designs))
         part, there = problem.of(i, gram), Exact(exact.rows, exact.y[i])

@@ -51,6 +51,10 @@ class Plan(NamedTuple):
             + (", or draw less (n_samples=)" if held else ""),
         )
 
+    def outputs_fit(self, scores: int) -> bool:
+        """Whether all of them, of so many scores, may be held."""
+        return scores * self.rows <= MEMORY
+
     def together(self, scores: int, keeps_gradients: bool) -> int:
         """Instances that share a draw and fit into memory."""
         if self.own_xi:

@@ -13,7 +13,7 @@ from locapprox._memory import keep_freed_memory, require_memory
 from locapprox._problem import Problem
 from locapprox.fit.blocks import Bar, Block, Chunk
 from locapprox.fit.kept import LARGEST, Recent, keep
-from locapprox.fit.plan import MEMORY, Plan
+from locapprox.fit.plan import Plan
 from locapprox.fit.seeds import generator
 from locapprox.fit.solve import design, part_of, unit_of_weights
 from locapprox.models.scores import Scores
@@ -111,7 +111,7 @@ class Sample:
     @property
     def keeps_outputs(self) -> bool:
         """Whether all outputs may be held."""
-        return len(self.x) * self.k * self.plan.rows <= MEMORY
+        return self.plan.outputs_fit(len(self.x) * self.k)
 
     @property
     def keeps_draw(self) -> bool:

@@ -68,7 +68,7 @@ def _published() -> pd.DataFrame:
 def published(experiment: str, data: str, model: str, quantity: str | None = None) -> pd.DataFrame:
     """What the authors' checkpoints and stored explanations give: method, other, quantity and value; perhaps empty.
 
-    Four of their eight models are public: WHO linear and network A, HELOC logistic and network A.
+    Of their eight models, all public, published.csv has four: WHO linear and network A, HELOC logistic and network A.
     """
     frame = _published()
     chosen = (frame["experiment"] == experiment) & (frame["data"] == data) & (frame["model"] == model)

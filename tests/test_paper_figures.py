@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from paper_figures import correspondence, no_free_lunch, perturbations, recovery
 from paper_figures.__main__ import main
 from paper_figures.page import CHANGES
-from paper_figures.results import coincide, matrix, nearest, published, read
+from paper_figures.results import coincide, matrix, nearest, read
 from paper_figures.style import METHODS, number
 
 LOCAL = ("Vanilla Gradients", "SmoothGrad", "C-LIME")
@@ -287,17 +287,6 @@ def test_figures_are_drawn_by_name_and_unknown_names_are_listed(results, tmp_pat
         main(("figure7",), results)
     with pytest.raises(FileNotFoundError, match="no finished results"):
         main((), tmp_path)
-
-
-def test_published_numbers_are_those_of_the_authors_stored_explanations(authors):
-    """Computed from the stored explanations, where they are."""
-    stored = {name: w.double() for name, w in authors("heloc_ffnnA").stored.items()}
-    codes = {"LIME": "lime", "KernelSHAP": "ks", "Occlusion": "oc", "Integrated Gradients": "ig"}
-    theirs = published("correspondence", "heloc", "ffnnA", "L1").set_index(["method", "other"])["value"]
-    for method, code in codes.items():
-        for other, code_ in codes.items():
-            value = float((stored[f"captum_{code}"] - stored[f"meta_{code_}"]).abs().sum(1).mean())
-            assert theirs[method, other] == pytest.approx(value, abs=2e-6)
 
 
 def test_nearest_tells_sampling_error_from_disagreement(results):

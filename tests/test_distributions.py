@@ -354,3 +354,13 @@ def test_dtype_and_seed():
             assert a.weight.dtype == F64
             assert torch.equal(a.xi, b.xi)
             assert torch.equal(a.xi, c.xi) == (distribution == lx.GaussLegendre())
+
+
+def test_a_correlated_normal_has_its_covariance():
+    """Of n draws each entry has the error √((c_ii c_jj + c_ij²) / n) (Isserlis)."""
+    factor, n = torch.tensor([[1.0, 0.0, 0.0], [2.0, 0.5, 0.0], [-1.0, 0.3, 0.2]], dtype=torch.float64), 20_000
+    covariance = factor @ factor.mT
+    xi = lx.CorrelatedNormal(covariance).draw(3, n, torch.Generator().manual_seed(0), torch.float64).xi
+    size = covariance.diagonal()
+    error = ((size[:, None] * size + covariance.square()) / n).sqrt()
+    assert float(((xi.mT @ xi / n - covariance).abs() / error).max()) < 4

@@ -312,6 +312,29 @@ def test_limes_constant():
     np.testing.assert_allclose(got.weight.numpy(), explainer.base.kernel_fn(distances), rtol=1e-12)
 
 
+@pytest.mark.parametrize("width", [None, 1.7])
+@pytest.mark.parametrize("around", [False, True])
+def test_limes_table_is_limes(around, width):
+    """Its points have the mean and spread of those that lime draws; of ours, lime's own kernel gives the weights."""
+    from lime.lime_tabular import LimeTabularExplainer
+
+    data = randn(50, 5, seed=1) * torch.tensor([0.5, 1.0, 2.0, 3.0, 0.1]) + 4 * randn(5, seed=2)
+    n, x = 20_000, data[:2]
+    options = {"mode": "regression", "kernel_width": width, "discretize_continuous": False, "random_state": 0}
+    explainer = LimeTabularExplainer(data.numpy(), sample_around_instance=around, **options)
+    where = lx.LimeTabular.of_data(data, width, around)
+    draw = where.draw(x, n, rng())
+    xi, weight = draw.xi.expand(2, n, 5), draw.weight.expand(2, n)
+    placed, scale = where.place(x, xi).numpy(), explainer.scaler.scale_
+    for i in range(2):
+        _, theirs = explainer._LimeTabularExplainer__data_inverse(x[i].numpy(), n)
+        error = 4 * scale * (2 / n) ** 0.5  # of a difference of two means; of a spread it is less
+        assert (np.abs(placed[i].mean(0) - theirs[1:].mean(0)) < error).all()
+        assert (np.abs(placed[i].std(0) - theirs[1:].std(0)) < error).all()
+        distance = np.linalg.norm((placed[i] - x[i].numpy()) / scale, axis=1)
+        np.testing.assert_allclose(weight[i].numpy(), explainer.base.kernel_fn(distance), rtol=1e-9)
+
+
 @pytest.mark.parametrize("surrogate", [lx.Linear(), lx.Linear(intercept=False)])
 @pytest.mark.parametrize("loss", [lx.SquaredError(), lx.GradientMatching()])
 def test_limes_table_is_fitted_in_its_own_z(surrogate, loss, monkeypatch):

@@ -15,7 +15,7 @@ from theory_checks import instances, rates, recovery, stein
 from theory_checks.claims import Claim, main, table
 
 FILES = {"instances": instances, "rates": rates, "stein": stein, "recovery": recovery}
-COUNT = {"instances": 24, "rates": 17, "stein": 14, "recovery": 44}
+COUNT = {"instances": 24, "rates": 17, "stein": 14, "recovery": 56}
 
 
 def forget():
@@ -271,9 +271,20 @@ MUTATIONS = {
     "recovery: weights 1 % off": (
         recovery,
         fits(scaled_weights),
-        ["f = w·x + c: ", "however f is continued", "f + Σ i x_i(1 − x_i): Integrated", "gradient − w_i", "2|w₃|"],
+        [
+            "off f by |w₃|",
+            "f = w·x + c: ",
+            "however f is continued",
+            "f + Σ i x_i(1 − x_i): Integrated",
+            "gradient − w_i",
+            "2|w₃|",
+        ],
     ),
-    "recovery: weights 0.05 off": (recovery, fits(shifted_weights), ["largest weight of", "to each", "weights − w"]),
+    "recovery: weights 0.05 off": (
+        recovery,
+        fits(shifted_weights),
+        ["largest weight of", "to each", "weights − w", "largest gap to f"],
+    ),
     "recovery: additive placement": (
         recovery,
         placed(lx.Additive, lambda xi: 1.1 * xi + 0.01),
@@ -291,6 +302,8 @@ MUTATIONS = {
         [
             *(f"(1 − x_i): {name}" for name in ("C-LIME", "Smooth", "Vanilla", "Gradient x")),
             "pairs features",
+            "x₀ = 1: least gap to f",
+            "no 0 in x₀: least gap to f",
             *(f"{name} is off f by" for name in ("C-LIME", "SmoothGrad", "Gradients", "Gradient x Input")),
         ],
     ),

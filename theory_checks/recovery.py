@@ -1,21 +1,27 @@
 """Definition 2 of Han, Srinivas and Lakkaraju (2022): does a method recover f when f is in the surrogate class?
 
 For linear f = w · x + c: additive methods give w, multiplicative ones w ⊙ (x₀ − b), since their g is a function of ξ.
-On a binary domain only the three that evaluate f on masks see f there alone; the others depend on how f is continued
-off the domain. On {0, 1, 2}ᵈ the masks reach too few points and the others leave the domain: none recovers, a
-neighbourhood designed for the domain does.
+Read as functions of the input all eight are f. On a binary domain only the three that evaluate f on masks see f there
+alone, if masks reach all of it: at the paper's own b = 0 they are blind to every feature with x₀_j = 0, so its statement
+holds for x₀ = 1 or b = 1 − x₀. The others depend on how f is continued off the domain. On {0, 1, 2}ᵈ the others leave
+the domain and the masks reach too few points: their weights are not w, and where x₀ has a 0 they are blind there, too. A
+neighbourhood designed for the domain recovers f.
+`properties` has the paper's table.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 
 import locapprox as lx
 from theory_checks.claims import Claim, main
 
 ADDITIVE = ("C-LIME", "SmoothGrad", "Vanilla Gradients")
+PATHS = ("Integrated Gradients", "Gradient x Input")
 MASKS = ("LIME", "KernelSHAP", "Occlusion")
 D = 4
 SLOPES = torch.tensor([1.5, -2.0, 0.7, 3.0], dtype=torch.float64)
@@ -161,8 +167,59 @@ def on_discrete() -> list[Claim]:
     return out
 
 
+FULL, HOLE = torch.tensor([[2.0, 1.0, 1.0, 2.0], [2.0, 1.0, 0.0, 2.0]], dtype=torch.float64)
+EIGHT = (*ADDITIVE, *PATHS, *MASKS)
+TABLE: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # setting -> methods that recover f: the paper's, and here
+    "continuous: w": (ADDITIVE, ADDITIVE),
+    "continuous": (ADDITIVE, EIGHT),
+    "binary, x₀ = 1": (MASKS, MASKS),
+    "binary, a 0 in x₀": (MASKS, ()),
+    "binary, b = 1 − x₀": (MASKS, MASKS),
+    "{0, 1, 2}ᵈ, no 0 in x₀": ((), MASKS),
+    "{0, 1, 2}ᵈ, a 0 in x₀": ((), ()),
+}
+
+
+def properties() -> pd.DataFrame:
+    """The paper's table, method × setting: how far an explanation is from f = w · x + c on the domain, at most.
+
+    First by its weights − w, then as a function of the input, b = 0 but where it is said; f is known on the domain
+    alone (`wavy`).
+    """
+    line, base, *points = torch.randn(52, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    exact, ones, hole = explained(linear, line, base), FULL.clamp(max=1), HOLE.clamp(max=1)
+    columns = [{name: away(e, SLOPES) for name, e in exact.items()}]
+    columns += [{name: apart(e, torch.stack(points)) for name, e in exact.items()}]
+    for x, b, levels in ((ones, 0.0, 2), (hole, 0.0, 2), (hole, 1 - hole, 2), (FULL, 0.0, 3), (HOLE, 0.0, 3)):
+        domain = torch.tensor(list(itertools.product(range(levels), repeat=D)), dtype=torch.float64)
+        columns.append({name: apart(e, domain) for name, e in explained(wavy, x, b).items()})
+    return pd.DataFrame(dict(zip(TABLE, columns, strict=True))).loc[list(EIGHT)]
+
+
+def apart(e: lx.Explanation, points: torch.Tensor) -> float:
+    """|g − f| at the worst of some points."""
+    return float((e.predict(points[None])[0] - linear(points)).abs().max())
+
+
+def on_properties() -> list[Claim]:
+    """Who recovers f in which setting; in three of the seven these are not the paper's."""
+    table, out = properties(), []
+    for setting, (said, recover) in TABLE.items():
+        yes = table.index.isin(list(recover))
+        text = "as the paper says" if set(said) == set(recover) else "not as the paper says"
+        if yes.any():
+            most = table[setting][yes].max()
+            out.append(Claim(f"{setting}: largest gap to f of the {yes.sum()} that recover ({text})", most, 1e-9))
+        if not yes.all():
+            least = table[setting][~yes].min()
+            out.append(Claim(f"{setting}: least gap to f of the {8 - yes.sum()} others ({text})", least, 0.5, ">="))
+    blind = table.loc[list(MASKS), "binary, a 0 in x₀"]
+    gap = (blind - float(SLOPES[HOLE == 0].abs())).abs().max()
+    return [*out, Claim("binary, x₀₃ = 0: LIME, KernelSHAP and Occlusion are off f by |w₃|: difference", gap, 1e-9)]
+
+
 def claims() -> list[Claim]:
-    return on_linear() + on_binary() + counter_examples() + on_discrete()
+    return on_linear() + on_binary() + counter_examples() + on_discrete() + on_properties()
 
 
 if __name__ == "__main__":

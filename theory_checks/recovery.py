@@ -2,9 +2,9 @@
 
 For linear f = w · x + c: additive methods give w, multiplicative ones w ⊙ (x₀ − b), since their g is a function of ξ.
 Read as functions of the input all eight are f. On a binary domain only the three that evaluate f on masks see f there
-alone, if masks reach all of it: at the paper's own b = 0 they are blind to every feature with x₀_j = 0, so its statement
+alone, if masks reach all of it: at the paper's own b = 0 they are blind to every feature with x₀_j = 0, so what it says
 holds for x₀ = 1 or b = 1 − x₀. The others depend on how f is continued off the domain. On {0, 1, 2}ᵈ the others leave
-the domain and the masks reach too few points: their weights are not w, and where x₀ has a 0 they are blind there, too. A
+the domain and the masks reach too few points: their weights are not w, and where x₀ has a 0 they are blind. A
 neighbourhood designed for the domain recovers f.
 `properties` has the paper's table.
 """

@@ -1,4 +1,11 @@
-"""A claim of the theory as a number held against a bound."""
+"""A claim of the theory as a number held against a bound.
+
+How bounds are chosen, before a run: identities and enumerations by round-off (1e-12 where a few numbers are added, to
+1e-8 where systems are solved twice); what is drawn by three or four of its own standard errors, on fixed seeds, so such
+a claim fails when the code changes and is no evidence beyond its seed; orders of convergence to a twentieth of the
+order (a tenth where f has kinks). Claims that something does *not* hold have bounds far from it, chosen to be passed
+only if the effect is there, not to say how large it is: those are the ones with ≥, and "below" in words.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

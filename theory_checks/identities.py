@@ -27,7 +27,7 @@ from paper_figures.style import COLOURS, save, style
 from theory_checks.claims import Claim, main
 from theory_checks.points import Points
 
-SEEDS = 300
+SEEDS = 250
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ def claims() -> list[Claim]:
 
 def figure(folder: Path) -> Path:
     """The leave-one-out loss, which costs no model call, estimates the loss on fresh draws; the in-sample loss is too
-    low. Mean and standard error over 300 fits to 40 draws (SmoothGrad: 4) of a tanh network in six features, relative
+    low. Mean and standard error over 250 fits to 40 draws (SmoothGrad: 4) of a tanh network in six features, relative
     to the mean loss on fresh draws.
     """
     frame = losses().set_index(["method", "seed"])

@@ -71,16 +71,20 @@ def refitted(e: lx.Explanation, unit: int = 1, fixed: int = 0) -> tuple[np.ndarr
     return np.sqrt(square), total / weight[np.isfinite(weight)].sum()
 
 
-def by_groups(e: lx.Explanation) -> np.ndarray:
-    """Standard errors of a fit of values and slopes, 20 groups of rows left out."""
-    A, y, _ = rows(e)
-    slopes = NET.gradients(e.points(0)[1].numpy())
-    root, found = SOBOLEV.gradient**0.5, []
-    for group in range(GROUPS):
-        keep = np.arange(len(y)) % GROUPS != group
-        design = np.r_[A[keep], np.tile(root * np.eye(D, D + 1), (keep.sum(), 1))]
-        found.append(np.linalg.lstsq(design, np.r_[y[keep], root * slopes[keep].flatten()], rcond=None)[0][:D])
-    return np.sqrt((GROUPS - 1) / GROUPS * ((np.array(found) - np.mean(found, 0)) ** 2).sum(0))
+def by_groups(e: lx.Explanation, inner: np.ndarray, unit: int = 1, fixed: int = 0) -> np.ndarray:
+    """Standard errors of a fit of values and slopes (∇f ⊙ inner), one of up to 20 groups of units left out, the others
+    weighing more for it; the first rows are fixed."""
+    A, y, weight = rows(e)
+    slopes = inner * NET.gradients(e.points(0)[1].numpy())
+    soft, row = np.isfinite(weight), np.arange(len(y))
+    group, found = np.where(row < fixed, -1, (row - fixed) // unit % GROUPS), []
+    for left_out in range(group.max() + 1):
+        keep, sampled = group != left_out, weight[group >= 0].sum()
+        w = np.where(group < 0, 1.0, sampled / (sampled - weight[~keep].sum())) * weight
+        design = np.r_[A[keep], np.tile(np.eye(D, D + 1), ((keep & soft).sum(), 1))]
+        answers = np.r_[y[keep], slopes[keep & soft].flatten()]
+        found.append(fit(design, answers, np.r_[w[keep], SOBOLEV.gradient * w[keep & soft].repeat(D)])[:D])
+    return np.sqrt((len(found) - 1) / len(found) * ((np.array(found) - np.mean(found, 0)) ** 2).sum(0))
 
 
 def of_pairs(e: lx.Explanation) -> np.ndarray:
@@ -115,9 +119,10 @@ def errors() -> list[Claim]:
         out.append(Claim(f"{name}: |loss ÷ mean square left out − 1|", abs(float(e.loss[0]) / loss - 1), EXACT))
     sobolev, pairs = explained(noise(SOBOLEV), 100), explained(noise(lx.GradientMatching(), True), 60)
     path = explained(lx.integrated_gradients(rule=lx.GaussLegendre()), 15)
-    out.append(
-        claim("values and slopes: standard errors ÷ those of refits without 20 groups", sobolev, by_groups(sobolev))
-    )
+    around = explained(lx.Method("", lx.Multiplicative(lx.ShapleyMasks()), SOBOLEV), 40)
+    text = "standard errors ÷ those of refits without groups"
+    out.append(claim(f"values and slopes in noise: {text}", sobolev, by_groups(sobolev, np.ones(D))))
+    out.append(claim(f"values and slopes on masks: {text}", around, by_groups(around, X.numpy(), 2, fixed)))
     out.append(claim("SmoothGrad, pairs ±ξ: standard errors ÷ those of the pairs' means", pairs, of_pairs(pairs)))
     out.append(
         claim("IG by 15 nodes: error ÷ distance to polynomials on every second", path, by_polynomials(path), 1e-5)

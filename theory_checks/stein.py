@@ -21,7 +21,7 @@ from theory_checks.claims import Claim, main
 from theory_checks.instances import Recorded
 from theory_checks.points import Points, gauss_hermite
 
-SIGMA, DRAWS, SEEDS = 0.5, 1000, 400
+SIGMA, DRAWS, SEEDS = 0.5, 1000, 320
 WIDTHS = (0.25, 0.5, 1.0, 2.0)  # a
 RNG = np.random.default_rng(11)
 W, C, V = RNG.normal(size=(5, 3)), RNG.normal(size=5), RNG.normal(size=5)

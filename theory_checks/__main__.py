@@ -18,8 +18,10 @@ from tqdm.auto import tqdm
 
 from theory_checks.claims import table
 
-CHECKS = ("instances", "rates", "stein", "recovery", "axioms", "no_free_lunch", "identities", "design")
-CHECKS += ("leaving_out", "parts", "evaluation")
+CHECKS = [
+    *("instances", "rates", "stein", "recovery", "axioms", "no_free_lunch", "identities", "design"),
+    *("leaving_out", "parts", "evaluation"),
+]
 
 
 def main(out: Path = Path("results/theory"), processes: int = 2) -> None:

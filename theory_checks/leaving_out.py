@@ -1,9 +1,9 @@
 """Standard errors and losses against what they stand for: the fit made again without a unit of the draw.
 
 A unit is what is drawn together: a row, or a pair. Without unit u the weights are θ_u and its residuals e, which were
-r. The leave-one-out loss is the weighted mean of e². Standard errors are √Σ δ² of δ_u = (θ_u − θ) ρ^¼ with ρ = r / e,
-which is half-way between HC3 (MacKinnon and White 1985; ρ⁰) and HC2 (ρ^½). Beside enumerated rows they are those of
-the jackknife, (m − 1)/m Σ (δ − δ̄)². Where rows cannot be left out one by one, 20 groups are: 19/20 Σ (θ_g − θ̄)².
+r. The leave-one-out loss is the weighted mean of e². Standard errors are √Σ δ² of δ_u = (θ_u − θ) ρ^¼ with ρ = r·e /
+e·e, which is half-way between HC3 (MacKinnon and White 1985; ρ⁰) and HC2 (ρ^½). Beside enumerated rows they are those
+of the jackknife, (m − 1)/m Σ (δ − δ̄)². Where rows cannot be left out one by one, 20 groups are: 19/20 Σ (θ_g − θ̄)².
 Intervals are θ ± t of the errors. Of a quadrature the error is the distance to the rule on every second node.
 
 Here everything is fitted again, by dense least squares on the rows that the engine drew; bounds are those of round-off.
@@ -51,7 +51,7 @@ def fit(A: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def refitted(e: lx.Explanation, unit: int = 1, fixed: int = 0) -> tuple[np.ndarray, float]:
     """Standard errors and loss, a unit left out at a time; the first rows are fixed.
 
-    Of a mask and its complement the sum moves nothing, so of pairs r and e are differences.
+    Of a mask and its complement (beside fixed rows) the sum moves nothing, so there r and e are differences.
     """
     A, y, weight = rows(e)
     theta, change, total = fit(A, y, weight), [], 0.0
@@ -60,7 +60,8 @@ def refitted(e: lx.Explanation, unit: int = 1, fixed: int = 0) -> tuple[np.ndarr
         keep = np.setdiff1d(np.arange(len(y)), out)
         without = fit(A[keep], y[keep], weight[keep])
         before, after = y[out] - A[out] @ theta, y[out] - A[out] @ without
-        share = before[0] / after[0] if unit == 1 else (before[0] - before[1]) / (after[0] - after[1])
+        r, left = (np.diff(part) if fixed else part for part in (before, after))
+        share = (r @ left) / (left @ left)
         change.append((without - theta)[:-1] * share**0.25)
         total += float(weight[out] @ after**2)
     held, delta = np.isfinite(weight) & (np.arange(len(y)) < fixed), np.array(change)
@@ -108,9 +109,11 @@ def errors() -> list[Claim]:
     masks = explained(lx.kernel_shap(), 30)
     fixed = int(masks.points(0)[0].n_fixed)
     values, weighted = explained(lx.c_lime(0.5), 40), explained(lx.lime(2.0), 60)
+    mirrored = explained(noise(lx.SquaredError(), True), 60)
     cases = {
         "C-LIME": (values, refitted(values)),
         "LIME": (weighted, refitted(weighted)),
+        "C-LIME, pairs ±ξ": (mirrored, refitted(mirrored, 2)),
         f"KernelSHAP, pairs of masks beside {fixed} enumerated ones": (masks, refitted(masks, 2, fixed)),
     }
     out = []

@@ -7,6 +7,8 @@ errors, 1 in 16,000 by chance, and the seed is fixed, so that a claim fails wher
 round-off.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -99,13 +101,17 @@ def three(x: Tensor) -> Tensor:
     return torch.stack([x.prod(-1), square(x), x.sum(-1).tanh()], -1)
 
 
+def only(k: int) -> Callable[[Tensor], Tensor]:
+    return lambda x: three(x)[..., k]
+
+
 def targets() -> list[Claim]:
     """Each instance's own output, as if that were the model."""
     x, chosen = X * torch.tensor([[1.0], [0.5], [-1.0]]), [2, 0, 1]
     out = []
     for method in (lx.kernel_shap(), lx.vanilla_gradients()):
         found = explained(three, x, method, target=chosen).weights
-        alone = [explained(lambda z, k=k: three(z)[..., k], x[i : i + 1], method).weights for i, k in enumerate(chosen)]
+        alone = [explained(only(k), x[i : i + 1], method).weights for i, k in enumerate(chosen)]
         out.append(gap(f"{method.name}, an output for each instance", found, torch.cat(alone)))
     return out
 

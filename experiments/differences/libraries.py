@@ -107,8 +107,8 @@ def sizes() -> dict[str, float]:
     n = 5_000
     captum_kernel_shap(watched, torch.ones(1, D, dtype=torch.float64), n)
     size = torch.cat(seen).sum(1).long()
-    share = torch.bincount(size, minlength=D + 1)[1:D].double()
-    share = (share / share.sum()).numpy()
+    count = torch.bincount(size, minlength=D + 1)[1:D].numpy()
+    share = count / count.sum()
     k = np.arange(1, D)
     kernel = 1 / (k * (D - k))
     explainer = shap.KernelExplainer(lambda x: network()(torch.from_numpy(x)).numpy()[:, 0], np.zeros((1, D)))
@@ -176,7 +176,7 @@ def rule() -> dict[str, float]:
     def captum(method: str) -> Callable[[int], Tensor]:
         return lambda n: IntegratedGradients(network()).attribute(X, n_steps=n, method=method)
 
-    out = {}
+    out: dict[str, float] = {}
     rules = {"captum's riemann_left": captum("riemann_left"), "captum's riemann_right": captum("riemann_right")}
     for name, run in (rules | {"saliency": pair}).items():
         few, many = (off(run(n), exact) for n in (50, 400))
@@ -237,7 +237,7 @@ def lime_fit() -> dict[str, float]:
     for name, model in {"its Lasso": {}, "least squares": {"interpretable_model": least}}.items():
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            lime = Lime(network(), similarity_func=kernel, **model)  # type: ignore[arg-type]
+            lime = Lime(network(), similarity_func=kernel, **model)
             found[f"{name} − ours"] = off(lime.attribute(X[:1], n_samples=4000, perturbations_per_eval=4000), exact)
     return found
 

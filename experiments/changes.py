@@ -32,7 +32,11 @@ from experiments.perturbations import Config as Perturbation
 Row = dict[str, Any]
 MANY = 20_000  # samples of a fit that stands for the converged one
 BATCH, EPOCHS, TRAINED_ON = 128, 50, 0.8  # the authors' fit: Adam, a fifth of the samples held out
-GRID: dict[str, tuple[Any, ...]] = {
+GRID: dict[str, tuple[Any, ...]] = {  # of their schedules
+    "learning rate": (1.0, 0.5),
+    "factor": (0.5, 0.1),
+    "milestones": ([30, 40], [40, 45]),
+}
     "learning rate": (1.0, 0.5),
     "factor": (0.5, 0.1),
     "milestones": ([30, 40], [40, 45]),

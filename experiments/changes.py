@@ -37,10 +37,6 @@ GRID: dict[str, tuple[Any, ...]] = {  # of their schedules
     "factor": (0.5, 0.1),
     "milestones": ([30, 40], [40, 45]),
 }
-    "learning rate": (1.0, 0.5),
-    "factor": (0.5, 0.1),
-    "milestones": ([30, 40], [40, 45]),
-}  # of the schedule
 SGD_POINTS = 3
 
 

@@ -135,10 +135,14 @@ def groups() -> list[Claim]:
     ]
 
 
+def between(b: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda z: bent(b + z * (X[0] - b))
+
+
 def backgrounds() -> list[Claim]:
     """The game that averages f over rows: the mean of the games of each."""
     rows = torch.tensor([[0.2, 0.4, -0.3], [1.0, -1.0, 0.5], [-0.7, 0.1, 0.9]], dtype=torch.float64)
-    each = [shapley(coalitions(lambda z, b=b: bent(b + z * (X[0] - b)), [1.0] * 3)) for b in rows]
+    each = [shapley(coalitions(between(b), [1.0] * 3)) for b in rows]
     found = explained(bent, X, lx.kernel_shap(lx.Background(rows))).weights[0]
     return [gap("KernelSHAP over a background: mean of the Shapley values of its rows", found, np.mean(each, 0))]
 

@@ -97,7 +97,7 @@ class Walsh(Concise, BaseSurrogate):
             (whole.even - whole.odd)[:, 0].unflatten(0, shape),
             known(estimate, units, sample),
             estimate.loss,
-            whole.constant_loss.unflatten(0, shape),
+            whole.constant_loss().unflatten(0, shape),
             degrees,
         )
 

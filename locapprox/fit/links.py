@@ -29,7 +29,8 @@ def _straight(g: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sigmoid(eta: Tensor) -> tuple[Tensor, Tensor]:
-    return eta.sigmoid(), eta.sigmoid() * (-eta).sigmoid()
+    g = eta.sigmoid()
+    return g, g * (-eta).sigmoid()
 
 
 def _sigmoid_bends(g: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:

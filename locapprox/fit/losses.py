@@ -129,6 +129,13 @@ class Loss(BaseLoss):
         second = torch.full_like(residual, 2 * self.value)
         return self.value * residual.square(), second * residual, second
 
+    def terms(self, y: Tensor, eta: Tensor, link: Link) -> Terms:
+        g, slope = link(eta)
+        residual = y - g
+        first = self.value * residual
+        weight = self.value * slope.square()
+        return Terms(first * residual, slope, first, weight, weight - first * link.bends(g, slope)[0], weight)
+
 
 class SquaredError(Loss):
     """(f(x_ξ) − g(ξ))²; valid in the sense of Han et al. 2022, definition 1."""

@@ -9,7 +9,7 @@ to interpolate fixes η = link⁻¹(f(x_ξ)), a linear condition, eliminated as 
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from locapprox._notices import warn
@@ -19,11 +19,13 @@ from locapprox.fit.links import IDENTITY, LOGISTIC, Link
 from locapprox.fit.losses import CrossEntropy, Loss, OnGradients, RowLoss
 from locapprox.fit.newton_errors import Newton, leave_out, leave_out_gradients
 from locapprox.fit.result import Fit
-from locapprox.fit.rows import Kept, Rows, kept_rows
+from locapprox.fit.rows import Kept, Point, Rows, kept_rows
 from locapprox.fit.sampling import Sample
-from locapprox.fit.solve import eliminate, unit_near, weighted_gram
+from locapprox.fit.solve import eliminate, factor_of, particular, unit_near, weighted_gram
 
 MOST_STEPS = 200
+GAUSS_NEWTON = 2  # of them before those with the whole Hessian
+SMALL = 1e-7  # a Newton step that is the last
 REWEIGHTED = 30  # steps of reweighted least squares before those of Newton
 TOLERANCE = 1e-3  # of probabilities
 
@@ -204,38 +206,70 @@ def reweighted(rows: Rows, theta: Float[Tensor, "B p"]) -> Float[Tensor, "B p"]:
     return theta
 
 
-def minimise(
-    rows: Rows, theta: Float[Tensor, "B p"], damping: Float[Tensor, "B 1 1"] | None = None, steps: int = MOST_STEPS
-) -> Float[Tensor, "B p"]:
-    """From θ, by damped Gauss–Newton; problems that have converged wait for no others."""
-    damping = torch.full_like(theta[:, :1, None], 1e-6) if damping is None else damping
-    value, unmoved, size = rows.objective(theta), rows.no_change, rows.size
-    moving, least = torch.ones_like(value, dtype=torch.bool), 1e-15 if isinstance(rows.loss, Loss) else 1e-10
-    for step_number in range(steps):
-        gram, score, diagonal = rows.normal(theta)
-        floor = 1e-12 * diagonal.amax(-1, keepdim=True) + torch.finfo(gram.dtype).tiny
-        damped = gram + damping * torch.diag_embed(diagonal + floor)
-        step = eliminate(damped, score, rows.exact, unmoved)[0][:, 0]
-        trial = rows.objective(theta + step)
-        better = trial <= value
-        small = step.abs().amax(-1) <= 1e-10 * (size + theta.abs().amax(-1))
-        done = small | (better & (value - trial <= 1e-15 * value)) | (damping[:, 0, 0] > 1e12)
-        take = better & moving
-        theta = torch.where(take[:, None], theta + step, theta)
-        value = torch.where(take, trial, value)
-        damping = torch.where(better[:, None, None], damping / 10, damping * 10).clamp_min(least)
-        moving &= ~done
-        if not bool(moving.any()):
-            return theta
-        if 2 * int(moving.sum()) <= len(moving):
-            others, left = moving.nonzero()[:, 0], steps - step_number - 1
-            further = minimise(rows.of(others), theta[others], damping[others], left)
-            return theta.index_copy(0, others, further)
+def minimise(rows: Rows, theta: Float[Tensor, "B p"]) -> Float[Tensor, "B p"]:
+    """From θ, by damped Newton steps; warns of problems that do not converge."""
+    theta, stuck = descended(rows, theta)
+    warn_of(stuck, rows)
+    return theta
+
+
+def warn_of(stuck: Bool[Tensor, " B"], rows: Rows) -> None:
+    """Of problems that did not converge, if there are any."""
+    if not bool(stuck.any()):
+        return
     way_out = "is the output close to a step function? Widen the neighbourhood or use Linear()"
     if rows.link == IDENTITY:
         way_out = "use a loss that is curved more widely (delta, smoothing)"
     warn(
-        f"the {rows.link.name} surrogate of {int(moving.sum())} problem(s) did not converge in {MOST_STEPS} steps "
+        f"the {rows.link.name} surrogate of {int(stuck.sum())} problem(s) did not converge in {MOST_STEPS} steps "
         f"under the {rows.loss.name}: {way_out}",
     )
-    return theta
+
+
+def descended(
+    rows: Rows, theta: Float[Tensor, "B p"], damping: Float[Tensor, "B 1 1"] | None = None, done: int = 0
+) -> tuple[Float[Tensor, "B p"], Bool[Tensor, " B"]]:
+    """The minimum and which problems did not get there; those that have converged wait for no others."""
+    damping = torch.full_like(theta[:, :1, None], 1e-6) if damping is None else damping
+    here, size, null = rows.at(theta), rows.size, particular(rows.exact, rows.no_change)[1].matrix
+    moving = torch.ones_like(size, dtype=torch.bool)
+    smooth = isinstance(rows.loss, Loss | CrossEntropy)
+    least = 1e-15 if isinstance(rows.loss, Loss) else 1e-10
+    for step_number in range(done, MOST_STEPS):
+        step, whole = step_from(here, damping, null, whole=smooth and step_number >= GAUSS_NEWTON)
+        there = rows.at(theta + step)
+        better = there.loss <= here.loss
+        whole &= damping[:, 0, 0] <= SMALL  # what such a step misses is of the order of its square
+        accuracy = torch.where(whole, SMALL, 1e-10)
+        small = step.abs().amax(-1) <= accuracy * (size + theta.abs().amax(-1))
+        better |= whole & small
+        ends = small | (better & (here.loss - there.loss <= 1e-15 * here.loss)) | (damping[:, 0, 0] > 1e12)
+        take = better & moving
+        here = there if bool(take.all()) else rows.at(torch.where(take[:, None], there.theta, theta))
+        theta = here.theta
+        damping = torch.where(better[:, None, None], damping / 10, damping * 10).clamp_min(least)
+        moving &= ~ends
+        if not bool(moving.any()):
+            break
+        if 2 * int(moving.sum()) <= len(moving):
+            others = moving.nonzero()[:, 0]
+            further, stuck = descended(rows.of(others), theta[others], damping[others], step_number + 1)
+            return theta.index_copy(0, others, further), moving.index_copy(0, others, stuck)
+    return theta, moving
+
+
+def step_from(
+    here: Point, damping: Float[Tensor, "B 1 1"], null: Float[Tensor, "p q"], whole: bool
+) -> tuple[Float[Tensor, "B p"], Bool[Tensor, " B"]]:
+    """A damped step with the whole Hessian, where it is positive definite, or else with JᵀJ; and which it is."""
+    gram, score, diagonal = here.normal(whole)
+    floor = 1e-12 * diagonal.abs().amax(-1, keepdim=True) + torch.finfo(gram.dtype).tiny
+    damped = gram + damping * torch.diag_embed(diagonal.abs() + floor)
+    factor, scale, lost = factor_of(null.mT @ damped @ null if len(here.rows.exact) else damped)
+    right = score[:, 0] @ null * scale
+    step = (torch.cholesky_solve(right[..., None], factor)[..., 0] * scale) @ null.mT
+    if bool(lost.any()):
+        if not whole:
+            eliminate(damped, score, here.rows.exact, here.rows.no_change)  # says why there is no step
+        step = torch.where(lost[:, None], step_from(here, damping, null, False)[0], step)
+    return step, ~lost if whole else lost

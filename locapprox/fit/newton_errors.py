@@ -15,8 +15,8 @@ from locapprox.fit.errors import Piece, jackknife_error, left_out
 from locapprox.fit.evidence import Estimate, needed
 from locapprox.fit.jackknife import by_place
 from locapprox.fit.jackknife import leave_out as residuals_without
-from locapprox.fit.rows import Rows
-from locapprox.fit.solve import eliminate, particular, weighted_gram
+from locapprox.fit.rows import Point, Rows
+from locapprox.fit.solve import eliminate, particular
 
 MOST_STEPS = 200
 STRAIGHT = 1e-8  # of reweighted least squares' weight: less curvature is none
@@ -31,17 +31,6 @@ class Curvature:
     c: Float[Tensor, "B n d"] | None
     b: Float[Tensor, "B n"] | None
 
-    def total(self) -> Float[Tensor, "B p p"]:
-        """The Hessian."""
-        H = weighted_gram(self.X, self.a)
-        if self.c is not None and self.b is not None:
-            d = self.c.shape[-1]
-            cross = self.c.mT @ self.X
-            H[:, :d] += cross
-            H[:, :, :d] += cross.mT
-            H[:, range(d), range(d)] += self.b.sum(-1)[:, None]
-        return H
-
     def times(self, step: Float[Tensor, "B n p"]) -> Float[Tensor, "B n p"]:
         """Every row's own matrix times a vector of its own."""
         along = (step * self.X).sum(-1)
@@ -53,17 +42,15 @@ class Curvature:
         return out
 
 
-def curvature(rows: Rows, theta: Float[Tensor, "B p"]) -> Curvature:
+def curvature(here: Point) -> Curvature:
     """Of half the summed loss, row by row: of JᵀJ − Σ r ∇²g, not of JᵀJ alone, which f that is not of the class makes
     too large."""
-    eta = theta @ rows.X.mT
-    of_x = rows.weight * rows.terms(eta).curvature
-    if rows.G is None:
+    rows = here.rows
+    of_x = rows.weight * here.terms.curvature
+    if here.slopes is None:
         return Curvature(rows.X, of_x, None, None)
-    s, slope = rows.link(eta)
-    curve, third = rows.link.bends(s, slope)
-    w, weight = theta[:, : rows.G.shape[-1]], rows.slopes * rows.weight
-    residual = torch.addcmul(rows.G, slope[..., None], w[:, None], value=-1)
+    residual, slope, curve, third = here.slopes
+    w, weight = here.theta[:, : residual.shape[-1]], rows.slopes * rows.weight
     of_x = of_x + weight * (w.square().sum(-1, keepdim=True) * curve.square())
     of_x = of_x - weight * third * (residual @ w[..., None]).squeeze(-1)
     cross = (weight * curve)[..., None] * (slope[..., None] * w[:, None] - residual)
@@ -83,6 +70,7 @@ def losses(rows: Rows, theta: Float[Tensor, "B n p"]) -> Float[Tensor, "B n"]:
 class Newton(NamedTuple):
     """At a minimum: the Hessian by rows and in total, and M, its inverse on the changes that keep the exact rows."""
 
+    here: Point
     of_rows: Curvature
     hessian: Float[Tensor, "B p p"]
     inverse: Float[Tensor, "B p p"]
@@ -91,14 +79,14 @@ class Newton(NamedTuple):
     @classmethod
     def at(cls, rows: Rows, theta: Float[Tensor, "B p"]) -> "Newton":
         """M is that of JᵀJ where the Hessian is not positive definite. Raises ValueError where θ is not determined."""
-        of_rows = curvature(rows, theta)
-        hessian = of_rows.total()
+        here = rows.at(theta)
+        hessian = here.normal(whole=True).gram
         null = particular(rows.exact, rows.no_change)[1].matrix
         indefinite = torch.linalg.cholesky_ex(null.mT @ hessian @ null).info > 0
         if bool(indefinite.any()):
-            hessian = torch.where(indefinite[:, None, None], rows.normal(theta).gram, hessian)
+            hessian = torch.where(indefinite[:, None, None], here.normal().gram, hessian)
         inverse = eliminate(hessian, torch.zeros_like(theta)[:, None], rows.exact, rows.no_change)[1]
-        return cls(of_rows, hessian, inverse, null @ null.mT)
+        return cls(here, curvature(here), hessian, inverse, null @ null.mT)
 
 
 def leave_out(rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: int, unit_size: int) -> Estimate:
@@ -109,7 +97,7 @@ def leave_out(rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: 
     straight h is next to nothing, and the unit's leverage with it.
     """
     X, eta = rows.X[n_fixed:], theta @ rows.X.mT
-    terms, weight = rows.terms(eta), newton.of_rows.a
+    terms, weight = newton.here.terms, newton.of_rows.a
     least = (STRAIGHT * rows.weight * terms.bound).clamp_min(torch.finfo(eta.dtype).tiny)
     weight = torch.where(weight.abs() < least, least, weight)
     own = (terms.score(rows.weight) / weight)[:, None]
@@ -132,7 +120,7 @@ def leave_out_gradients(
 ) -> Estimate:
     """With gradient rows: the jackknife variance (U − 1)/U Σ (δ − δ̄)², (H − H_u) δ = score of u, and the loss of each
     unit at θ − δ. Of one unit nothing is known; NaN too where the others do not determine θ."""
-    units, (of_rows, hessian, inverse, onto) = (len(rows.X) - n_fixed) // unit_size, newton
+    units, (here, of_rows, hessian, inverse, onto) = (len(rows.X) - n_fixed) // unit_size, newton
 
     def of_units(parts: Float[Tensor, "B n p"]) -> Float[Tensor, "B n p"]:
         """Summed over the rows of each unit, and given to all of them."""
@@ -142,7 +130,7 @@ def leave_out_gradients(
     step, lost = conjugate_gradients(
         lambda v: (v @ hessian - of_units(of_rows.times(v))) @ onto,
         lambda v: v @ inverse,
-        of_units(rows.scores(theta)) @ onto,
+        of_units(here.scores()) @ onto,
     )
     lost |= units < 2
     of_unit = step[:, n_fixed::unit_size]

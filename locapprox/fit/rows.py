@@ -1,6 +1,7 @@
 """The rows of a fit that keeps them: the whole draw and the model's answers, their loss and its normal equations."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from locapprox.fit.solve import design, weighted_gram
 
 
 class Normal(NamedTuple):
-    """A Gauss–Newton step's matrix and right-hand side, and the diagonal that damps it."""
+    """A step's matrix and right-hand side, and the diagonal that damps it."""
 
     gram: Float[Tensor, "B p p"]
     score: Float[Tensor, "B 1 p"]
@@ -76,15 +77,17 @@ class Rows:
         """Of the value rows."""
         return self.loss.terms(self.y, eta, self.link)
 
+    def at(self, theta: Float[Tensor, "B p"]) -> "Point":
+        eta = theta @ self.X.mT
+        if self.G is None:
+            return Point(self, theta, self.terms(eta), None)
+        g, slope = self.link(eta)
+        residual = torch.addcmul(self.G, slope[..., None], theta[:, None, : self.G.shape[-1]], value=-1)
+        return Point(self, theta, self.terms(eta), Slopes(residual, slope, *self.link.bends(g, slope)))
+
     def objective(self, theta: Float[Tensor, "B p"]) -> Float[Tensor, " B"]:
         """The mean loss."""
-        eta = theta @ self.X.mT
-        total = (self.weight * self.terms(eta).loss).sum(-1)
-        if self.G is not None:
-            slope = self.link(eta)[1]
-            residual = torch.addcmul(self.G, slope[..., None], theta[:, None, : self.G.shape[-1]], value=-1)
-            total = total + self.slopes * (self.weight * vector_norm(residual, dim=-1).square()).sum(-1)
-        return total / self.weight.sum(-1)
+        return self.at(theta).loss
 
     def reweighted(self, theta: Float[Tensor, "B p"]) -> Normal:
         """Of reweighted least squares on the value rows."""
@@ -92,39 +95,70 @@ class Rows:
         gram = weighted_gram(self.X, self.weight * terms.bound)
         return Normal(gram, (terms.score(self.weight) @ self.X)[:, None], gram.diagonal(dim1=-2, dim2=-1))
 
-    def normal(self, theta: Float[Tensor, "B p"]) -> Normal:
-        """JᵀJ and Jᵀr with weights."""
-        eta, weight = theta @ self.X.mT, self.weight
-        terms = self.terms(eta)
-        gram = weighted_gram(self.X, weight * terms.weight)
-        score = terms.score(weight) @ self.X
-        diagonal = (weight * (terms.bound - terms.weight).clamp_min(0)) @ self.X.square()
-        if self.G is not None:
-            s, slope = self.link(eta)
-            d, curve = self.G.shape[-1], self.link.bends(s, slope)[0]
-            w, weight = theta[:, :d], self.slopes * weight
-            gram[:, range(d), range(d)] += (weight * slope.square()).sum(-1)[:, None]
-            cross = w[:, :, None] * ((weight * slope * curve) @ self.X)[:, None]  # w xᵀ, summed
+
+class Slopes(NamedTuple):
+    """Of gradient rows: G − s′ w, and the link's derivatives."""
+
+    residual: Float[Tensor, "B n d"]
+    slope: Float[Tensor, "B n"]
+    curve: Float[Tensor, "B n"]
+    third: Float[Tensor, "B n"]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """The rows at θ: what the loss there and the steps from there have in common."""
+
+    rows: Rows
+    theta: Float[Tensor, "B p"]
+    terms: Terms
+    slopes: Slopes | None
+
+    @cached_property
+    def loss(self) -> Float[Tensor, " B"]:
+        """The mean loss."""
+        rows = self.rows
+        total = (rows.weight * self.terms.loss).sum(-1)
+        if self.slopes is not None:
+            total = total + rows.slopes * (rows.weight * vector_norm(self.slopes.residual, dim=-1).square()).sum(-1)
+        return total / rows.weight.sum(-1)
+
+    def normal(self, whole: bool = False) -> Normal:
+        """JᵀJ and Jᵀr with weights, or the whole Hessian of half the summed loss, JᵀJ − Σ r ∇²g, and Jᵀr."""
+        X, weight, terms = self.rows.X, self.rows.weight, self.terms
+        of_x, score = weight * (terms.curvature if whole else terms.weight), terms.score(weight)
+        if self.slopes is None:
+            gram, score = weighted_gram(X, of_x), score @ X
+        else:
+            residual, slope, curve, third = self.slopes
+            d, weight = residual.shape[-1], self.rows.slopes * weight
+            w = self.theta[:, :d]
+            along, bent = (residual @ w[..., None]).squeeze(-1), weight * curve
+            of_x = of_x + w.square().sum(-1, keepdim=True) * bent * curve
+            cross = w[:, :, None] * ((bent * slope) @ X)[:, None]  # w xᵀ, summed
+            if whole:
+                of_x = of_x - weight * third * along
+                cross = cross - residual.mT @ (bent[..., None] * X)
+            gram, score = weighted_gram(X, of_x), (score + bent * along) @ X
             gram[:, :d] += cross
             gram[:, :, :d] += cross.mT
-            gram += w.square().sum(-1)[:, None, None] * weighted_gram(self.X, weight * curve.square())
-            residual = torch.addcmul(self.G, slope[..., None], w[:, None], value=-1)
+            gram[:, range(d), range(d)] += (weight * slope.square()).sum(-1)[:, None]
             score[:, :d] += ((weight * slope)[:, None] @ residual)[:, 0]
-            score += (weight * curve * (residual @ w[..., None]).squeeze(-1)) @ self.X
-        return Normal(gram, score[:, None], gram.diagonal(dim1=-2, dim2=-1) + diagonal)
+        diagonal = gram.diagonal(dim1=-2, dim2=-1)
+        if terms.bound is not terms.weight:
+            diagonal = diagonal + (self.rows.weight * (terms.bound - terms.weight).clamp_min(0)) @ X.square()
+        return Normal(gram, score[:, None], diagonal)
 
-    def scores(self, theta: Float[Tensor, "B p"]) -> Float[Tensor, "B n p"]:
+    def scores(self) -> Float[Tensor, "B n p"]:
         """Jᵀr row by row."""
-        eta = theta @ self.X.mT
-        rows = self.terms(eta).score(self.weight)[..., None] * self.X
-        if self.G is not None:
-            s, slope = self.link(eta)
-            d, curve = self.G.shape[-1], self.link.bends(s, slope)[0]
-            w, weight = theta[:, None, :d], self.slopes * self.weight[..., None]
-            residual = self.G - slope[..., None] * w
-            rows[..., :d] += weight * slope[..., None] * residual
-            rows += weight * curve[..., None] * (residual * w).sum(-1, keepdim=True) * self.X
-        return rows
+        score, rows = self.terms.score(self.rows.weight), self.rows
+        if self.slopes is None:
+            return score[..., None] * rows.X
+        residual, slope, curve, _ = self.slopes
+        d, weight = residual.shape[-1], rows.slopes * rows.weight
+        out = (score + weight * curve * (residual @ self.theta[:, :d, None]).squeeze(-1))[..., None] * rows.X
+        out[..., :d] += (weight * slope)[..., None] * residual
+        return out
 
 
 @dataclass(frozen=True, eq=False)

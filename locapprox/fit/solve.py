@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -200,13 +200,18 @@ class UndeterminedError(ValueError):
 @remembered
 def inverse_of(A: Float[Tensor, "g p p"]) -> Float[Tensor, "g p p"]:
     """The inverse of positive definite matrices, scaled to unit diagonal first."""
-    scale = to_unit_diagonal(A)
-    scaled = A * scale[:, :, None] * scale[:, None, :]
-    factor, info = torch.linalg.cholesky_ex(scaled)
-    pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
-    if bool(((info > 0) | ~(pivots >= 100 * A.shape[-1] * torch.finfo(A.dtype).eps)).any()):
-        raise UndeterminedError(why_undetermined(scaled))
+    factor, scale, lost = factor_of(A)
+    if bool(lost.any()):
+        raise UndeterminedError(why_undetermined(A * scale[:, :, None] * scale[:, None, :]))
     return torch.cholesky_inverse(factor) * scale[:, :, None] * scale[:, None, :]
+
+
+def factor_of(A: Float[Tensor, "g p p"]) -> tuple[Float[Tensor, "g p p"], Float[Tensor, "g p"], Bool[Tensor, " g"]]:
+    """Cholesky's factor of matrices scaled to unit diagonal, the scale, and which have no inverse but round-off."""
+    scale = to_unit_diagonal(A)
+    factor, info = torch.linalg.cholesky_ex(A * scale[:, :, None] * scale[:, None, :])
+    pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
+    return factor, scale, (info > 0) | ~(pivots >= 100 * A.shape[-1] * torch.finfo(A.dtype).eps)
 
 
 def why_undetermined(scaled: Float[Tensor, "g p p"]) -> str:

@@ -27,6 +27,7 @@ MOST_STEPS = 200
 GAUSS_NEWTON = 2  # of them before those with the whole Hessian
 SMALL = 1e-7  # a Newton step that is the last
 REWEIGHTED = 30  # steps of reweighted least squares before those of Newton
+GRADIENTS = 2**17  # numbers in the gradients of the problems that are solved together: a processor's cache
 TOLERANCE = 1e-3  # of probabilities
 
 
@@ -93,6 +94,8 @@ def middle_of(rows: Rows, intercept: bool) -> Float[Tensor, " B"]:
 def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Estimate]:
     """θ, its standard errors and the loss on fresh draws."""
     rows, n_fixed, unit_size = kept.rows, kept.n_fixed, kept.unit_size
+    if rows.G is not None and len(rows.y) > (size := max(1, GRADIENTS // rows.G[0].numel())):
+        return together([estimated(kept.of(i)) for i in torch.arange(len(rows.y), device=rows.y.device).split(size)])
     if not rows.X.numel():  # the rows to interpolate are all there are
         theta = start(rows)
         return theta, Estimate(torch.zeros_like(theta), torch.zeros_like(theta[:, 0]), torch.inf)
@@ -116,6 +119,14 @@ def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Estimate]:
         return theta, delete_groups(kept, theta)
     by_unit = leave_out if rows.G is None else leave_out_gradients
     return theta, by_unit(rows, theta, newton, n_fixed, unit_size)
+
+
+def together(parts: list[tuple[Float[Tensor, "B p"], Estimate]]) -> tuple[Float[Tensor, "B p"], Estimate]:
+    """Of some problems after others."""
+    thetas, estimates = zip(*parts, strict=True)
+    first, all_of = estimates[0], zip(*estimates, strict=True)
+    joined = [torch.cat(part) if isinstance(part[0], Tensor) else part[0] for part in all_of]
+    return torch.cat(thetas), type(first)(*joined)
 
 
 def delete_groups(kept: Kept, theta: Float[Tensor, "B p"]) -> Estimate:
@@ -269,7 +280,9 @@ def step_from(
     right = score[:, 0] @ null * scale
     step = (torch.cholesky_solve(right[..., None], factor)[..., 0] * scale) @ null.mT
     if bool(lost.any()):
-        if not whole:
-            eliminate(damped, score, here.rows.exact, here.rows.no_change)  # says why there is no step
-        step = torch.where(lost[:, None], step_from(here, damping, null, False)[0], step)
-    return step, ~lost if whole else lost
+        if whole:
+            other = step_from(here, damping, null, False)[0]
+        else:  # raises, and says why, where there is no step
+            other = eliminate(damped, score, here.rows.exact, here.rows.no_change)[0][:, 0]
+        step = torch.where(lost[:, None], other, step)
+    return step, ~lost & whole

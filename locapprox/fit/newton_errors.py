@@ -13,7 +13,7 @@ from torch import Tensor
 
 from locapprox.fit.errors import Piece, jackknife_error, left_out
 from locapprox.fit.evidence import Estimate, needed
-from locapprox.fit.jackknife import by_place
+from locapprox.fit.jackknife import UNDETERMINED, by_place
 from locapprox.fit.jackknife import leave_out as residuals_without
 from locapprox.fit.rows import Point, Rows
 from locapprox.fit.solve import eliminate, particular
@@ -74,7 +74,7 @@ class Newton(NamedTuple):
     of_rows: Curvature
     hessian: Float[Tensor, "B p p"]
     inverse: Float[Tensor, "B p p"]
-    onto: Float[Tensor, "p p"]  # the projection on those changes
+    null: Float[Tensor, "p q"]  # an orthonormal basis of those changes
 
     @classmethod
     def at(cls, rows: Rows, theta: Float[Tensor, "B p"]) -> "Newton":
@@ -86,7 +86,7 @@ class Newton(NamedTuple):
         if bool(indefinite.any()):
             hessian = torch.where(indefinite[:, None, None], here.normal().gram, hessian)
         inverse = eliminate(hessian, torch.zeros_like(theta)[:, None], rows.exact, rows.no_change)[1]
-        return cls(here, curvature(here), hessian, inverse, null @ null.mT)
+        return cls(here, curvature(here), hessian, inverse, null)
 
 
 def leave_out(rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: int, unit_size: int) -> Estimate:
@@ -120,7 +120,24 @@ def leave_out_gradients(
 ) -> Estimate:
     """With gradient rows: the jackknife variance (U − 1)/U Σ (δ − δ̄)², (H − H_u) δ = score of u, and the loss of each
     unit at θ − δ. Of one unit nothing is known; NaN too where the others do not determine θ."""
-    units, (here, of_rows, hessian, inverse, onto) = (len(rows.X) - n_fixed) // unit_size, newton
+    units = (len(rows.X) - n_fixed) // unit_size
+    step, lost = (without_rows if unit_size == 1 else without_units)(newton, n_fixed, unit_size)
+    lost |= units < 2
+    squares = (step - step.mean(1, keepdim=True)).square_()
+    variance = (units - 1) / units * squares.sum(1)
+    moved = squares.amax(1).sqrt() > 1e-12 * theta.abs()
+    moved_by = torch.cat([torch.zeros_like(theta[:, None]).expand(-1, n_fixed, -1), step.repeat_interleave(unit_size, 1)], 1)
+    loss = (rows.weight * losses(rows, theta[:, None] - moved_by)).sum(-1) / rows.weight.sum(-1)
+    error, loss = torch.where(lost[:, None], torch.nan, variance.sqrt()), torch.where(lost, torch.nan, loss)
+    carry = torch.where(moved, squares.sum(1).square() / squares.square().sum(1), 0.0)
+    return Estimate(error, loss, float(max(1, units - 1)), carry, needed(units))
+
+
+def without_units(
+    newton: Newton, n_fixed: int, unit_size: int
+) -> tuple[Float[Tensor, "B m p"], Bool[Tensor, " B"]]:
+    """(H − H_u)⁻¹ times the score of every unit u, by conjugate gradients; where one of a problem's is not found."""
+    onto = newton.null @ newton.null.mT
 
     def of_units(parts: Float[Tensor, "B n p"]) -> Float[Tensor, "B n p"]:
         """Summed over the rows of each unit, and given to all of them."""
@@ -128,19 +145,38 @@ def leave_out_gradients(
         return torch.cat([torch.zeros_like(parts[:, :n_fixed]), random], 1)
 
     step, lost = conjugate_gradients(
-        lambda v: (v @ hessian - of_units(of_rows.times(v))) @ onto,
-        lambda v: v @ inverse,
-        of_units(here.scores()) @ onto,
+        lambda v: (v @ newton.hessian - of_units(newton.of_rows.times(v))) @ onto,
+        lambda v: v @ newton.inverse,
+        of_units(newton.here.scores()) @ onto,
     )
-    lost |= units < 2
-    of_unit = step[:, n_fixed::unit_size]
-    squares = (of_unit - of_unit.mean(1, keepdim=True)).square()
-    variance = (units - 1) / units * squares.sum(1)
-    moved = squares.amax(1).sqrt() > 1e-12 * theta.abs()
-    loss = (rows.weight * losses(rows, theta[:, None] - step)).sum(-1) / rows.weight.sum(-1)
-    error, loss = torch.where(lost[:, None], torch.nan, variance.sqrt()), torch.where(lost, torch.nan, loss)
-    carry = torch.where(moved, squares.sum(1).square() / squares.square().sum(1), 0.0)
-    return Estimate(error, loss, float(max(1, units - 1)), carry, needed(units))
+    return step[:, n_fixed::unit_size], lost
+
+
+def without_rows(newton: Newton, n_fixed: int, _: int = 1) -> tuple[Float[Tensor, "B m p"], Bool[Tensor, " B"]]:
+    """As `without_units` of single rows, in closed form.
+
+    With V of VᵀHV = I and VᵀDV = Λ diagonal, D = I_d on the weights, Vᵀ(H − H_i)V is I − b_i Λ less
+    a x xᵀ + c xᵀ + x cᵀ of Vᵀx and Vᵀc: a diagonal matrix and one of rank two (Woodbury's identity).
+    """
+    of_rows, null, score = newton.of_rows, newton.null, newton.here.scores()[:, n_fixed:]
+    assert of_rows.c is not None
+    assert of_rows.b is not None
+    d, (a, c, b) = of_rows.c.shape[-1], (part[:, n_fixed:] for part in (of_rows.a, of_rows.c, of_rows.b))
+    factor = torch.linalg.cholesky(null.mT @ newton.hessian @ null)
+    half = torch.linalg.solve_triangular(factor, null[:d].mT, upper=False)
+    size, turn = torch.linalg.eigh(half @ half.mT)
+    basis = null @ torch.linalg.solve_triangular(factor.mT, turn, upper=True)
+    x, c, score = of_rows.X[n_fixed:] @ basis, c @ basis[:, :d], score @ basis
+    rest = (b[..., None] * -size[:, None]).add_(1)
+    lost = (rest <= UNDETERMINED).any(-1)
+    x_, c_, step = x / rest, c / rest, score / rest
+    xx, xc, cc, xs, cs = ((u * v).sum(-1) for u, v in ((x_, x), (x_, c), (c_, c), (x_, score), (c_, score)))
+    across = 1 - xc
+    determinant = across.square() - xx * (a + cc)
+    lost |= determinant <= UNDETERMINED
+    of_x, of_c = ((a + cc) * xs + across * cs) / determinant, (xx * cs + across * xs) / determinant
+    step.addcmul_(of_x[..., None], x_).addcmul_(of_c[..., None], c_)
+    return step @ basis.mT, lost.any(-1)
 
 
 def conjugate_gradients(

@@ -49,6 +49,8 @@ class Rows:
 
     def in_units(self, unit: float, d: int) -> "Rows":
         """ξ in this unit, so w in its inverse: tolerances on θ then mean the same for any ξ."""
+        if unit == 1:
+            return self
         size = self.X.new_ones(self.X.shape[1])
         size[:d] = unit
         G = None if self.G is None else self.G * unit
@@ -172,6 +174,11 @@ class Kept:
     n_fixed: int
     coarse: Float[Tensor, "B n"] | None  # weights of the coarser rule
     intercept: bool
+
+    def of(self, problems: Tensor) -> "Kept":
+        """Some of the problems."""
+        coarse = None if self.coarse is None else self.coarse[problems]
+        return replace(self, rows=self.rows.of(problems), coarse=coarse)
 
 
 def kept_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Kept:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from locapprox._notices import warn
 from locapprox.fit.errors import GROUPS
@@ -25,9 +26,11 @@ from locapprox.fit.solve import eliminate, factor_of, particular, unit_near, wei
 
 MOST_STEPS = 200
 GAUSS_NEWTON = 2  # of them before those with the whole Hessian
+
+REJECTED = 1e-2  # damping after a step that does not gain, at least
 SMALL = 1e-7  # a Newton step that is the last
 REWEIGHTED = 30  # steps of reweighted least squares before those of Newton
-GRADIENTS = 2**17  # numbers in the gradients of the problems that are solved together: a processor's cache
+GRADIENTS = 2**18  # numbers in the gradients of the problems that are solved together: a processor's cache
 TOLERANCE = 1e-3  # of probabilities
 
 
@@ -164,7 +167,7 @@ def constant_loss(rows: Rows) -> Float[Tensor, " B"]:
     mean = (rows.weight * rows.y).sum(-1) / total
     loss = rows.loss.value * (rows.weight * (rows.y - mean[:, None]).square()).sum(-1) / total
     if rows.G is not None:
-        loss = loss + rows.slopes * (rows.weight * rows.G.square().sum(-1)).sum(-1) / total
+        loss = loss + rows.slopes * (rows.weight * vector_norm(rows.G, dim=-1).square()).sum(-1) / total
     return loss
 
 
@@ -237,52 +240,50 @@ def warn_of(stuck: Bool[Tensor, " B"], rows: Rows) -> None:
     )
 
 
-def descended(
-    rows: Rows, theta: Float[Tensor, "B p"], damping: Float[Tensor, "B 1 1"] | None = None, done: int = 0
-) -> tuple[Float[Tensor, "B p"], Bool[Tensor, " B"]]:
-    """The minimum and which problems did not get there; those that have converged wait for no others."""
-    damping = torch.full_like(theta[:, :1, None], 1e-6) if damping is None else damping
+def descended(rows: Rows, theta: Float[Tensor, "B p"]) -> tuple[Float[Tensor, "B p"], Bool[Tensor, " B"]]:
+    """The minimum and which problems did not get there; those that have converged wait for few others."""
+    found, left = theta.clone(), torch.arange(len(theta), device=theta.device)
     here, size, null = rows.at(theta), rows.size, particular(rows.exact, rows.no_change)[1].matrix
-    moving = torch.ones_like(size, dtype=torch.bool)
+    damping, moving = torch.full_like(size, 1e-6), torch.ones_like(size, dtype=torch.bool)
     smooth = isinstance(rows.loss, Loss | CrossEntropy)
     least = 1e-15 if isinstance(rows.loss, Loss) else 1e-10
-    for step_number in range(done, MOST_STEPS):
+    for step_number in range(MOST_STEPS):
         step, whole = step_from(here, damping, null, whole=smooth and step_number >= GAUSS_NEWTON)
-        there = rows.at(theta + step)
+        there = here.rows.at(here.theta + step)
         better = there.loss <= here.loss
-        whole &= damping[:, 0, 0] <= SMALL  # what such a step misses is of the order of its square
+        whole &= damping <= SMALL  # what such a step misses is of the order of its square
         accuracy = torch.where(whole, SMALL, 1e-10)
-        small = step.abs().amax(-1) <= accuracy * (size + theta.abs().amax(-1))
+        small = step.abs().amax(-1) <= accuracy * (size + here.theta.abs().amax(-1))
         better |= whole & small
-        ends = small | (better & (here.loss - there.loss <= 1e-15 * here.loss)) | (damping[:, 0, 0] > 1e12)
+        ends = small | (better & (here.loss - there.loss <= 1e-15 * here.loss)) | (damping > 1e12)
         take = better & moving
-        here = there if bool(take.all()) else rows.at(torch.where(take[:, None], there.theta, theta))
-        theta = here.theta
-        damping = torch.where(better[:, None, None], damping / 10, damping * 10).clamp_min(least)
+        here = there if bool(take.all()) else here.rows.at(torch.where(take[:, None], there.theta, here.theta))
+        damping = torch.where(better, damping / 10, (damping * 10).clamp_min(REJECTED)).clamp_min(least)
         moving &= ~ends
         if not bool(moving.any()):
             break
         if 2 * int(moving.sum()) <= len(moving):
-            others = moving.nonzero()[:, 0]
-            further, stuck = descended(rows.of(others), theta[others], damping[others], step_number + 1)
-            return theta.index_copy(0, others, further), moving.index_copy(0, others, stuck)
-    return theta, moving
+            found[left], some = here.theta, moving.nonzero()[:, 0]
+            here, size, damping, left = here.rows.of(some).at(here.theta[some]), size[some], damping[some], left[some]
+            moving = moving[some]
+    found[left] = here.theta
+    return found, torch.zeros(len(found), dtype=torch.bool, device=found.device).index_copy(0, left, moving)
 
 
 def step_from(
-    here: Point, damping: Float[Tensor, "B 1 1"], null: Float[Tensor, "p q"], whole: bool
+    here: Point, damping: Float[Tensor, " B"], null: Float[Tensor, "p q"], whole: bool
 ) -> tuple[Float[Tensor, "B p"], Bool[Tensor, " B"]]:
     """A damped step with the whole Hessian, where it is positive definite, or else with JᵀJ; and which it is."""
     gram, score, diagonal = here.normal(whole)
     floor = 1e-12 * diagonal.abs().amax(-1, keepdim=True) + torch.finfo(gram.dtype).tiny
-    damped = gram + damping * torch.diag_embed(diagonal.abs() + floor)
+    damped = gram + torch.diag_embed(damping[:, None] * (diagonal.abs() + floor))
     factor, scale, lost = factor_of(null.mT @ damped @ null if len(here.rows.exact) else damped)
     right = score[:, 0] @ null * scale
     step = (torch.cholesky_solve(right[..., None], factor)[..., 0] * scale) @ null.mT
-    if bool(lost.any()):
-        if whole:
-            other = step_from(here, damping, null, False)[0]
-        else:  # raises, and says why, where there is no step
-            other = eliminate(damped, score, here.rows.exact, here.rows.no_change)[0][:, 0]
-        step = torch.where(lost[:, None], other, step)
+    if whole and bool(lost.any()):
+        some = lost.nonzero()[:, 0]
+        other = here.rows.of(some).at(here.theta[some])
+        step[some] = step_from(other, damping[some], null, whole=False)[0]
+    elif bool(lost.any()):  # raises, and says why, where there is no step
+        step = eliminate(damped, score, here.rows.exact, here.rows.no_change)[0][:, 0]
     return step, ~lost & whole

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from locapprox.fit.errors import Piece, jackknife_error, left_out
 from locapprox.fit.evidence import Estimate, needed
@@ -63,7 +64,8 @@ def losses(rows: Rows, theta: Float[Tensor, "B n p"]) -> Float[Tensor, "B n"]:
     loss = rows.terms(eta).loss
     if rows.G is not None:
         w, slope = theta[..., : rows.G.shape[-1]], rows.link(eta)[1]
-        loss = loss + rows.slopes * (rows.G - slope[..., None] * w).square().sum(-1)
+        residual = torch.addcmul(rows.G, slope[..., None], w, value=-1)
+        loss = loss + rows.slopes * vector_norm(residual, dim=-1).square()
     return loss
 
 
@@ -126,16 +128,15 @@ def leave_out_gradients(
     squares = (step - step.mean(1, keepdim=True)).square_()
     variance = (units - 1) / units * squares.sum(1)
     moved = squares.amax(1).sqrt() > 1e-12 * theta.abs()
-    moved_by = torch.cat([torch.zeros_like(theta[:, None]).expand(-1, n_fixed, -1), step.repeat_interleave(unit_size, 1)], 1)
-    loss = (rows.weight * losses(rows, theta[:, None] - moved_by)).sum(-1) / rows.weight.sum(-1)
+    at = theta[:, None].expand(-1, len(rows.X), -1).clone()
+    at[:, n_fixed:].unflatten(1, (-1, unit_size)).sub_(step[:, :, None])
+    loss = (rows.weight * losses(rows, at)).sum(-1) / rows.weight.sum(-1)
     error, loss = torch.where(lost[:, None], torch.nan, variance.sqrt()), torch.where(lost, torch.nan, loss)
     carry = torch.where(moved, squares.sum(1).square() / squares.square().sum(1), 0.0)
     return Estimate(error, loss, float(max(1, units - 1)), carry, needed(units))
 
 
-def without_units(
-    newton: Newton, n_fixed: int, unit_size: int
-) -> tuple[Float[Tensor, "B m p"], Bool[Tensor, " B"]]:
+def without_units(newton: Newton, n_fixed: int, unit_size: int) -> tuple[Float[Tensor, "B m p"], Bool[Tensor, " B"]]:
     """(H − H_u)⁻¹ times the score of every unit u, by conjugate gradients; where one of a problem's is not found."""
     onto = newton.null @ newton.null.mT
 

@@ -190,7 +190,9 @@ def kept_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Kep
     for block in sample.blocks():
         blocks.append(block)
         if loss.of_gradients:
-            held = block.xi.new_zeros(len(sample.x), sample.k, len(block.xi), sample.d)
+            held = torch.empty(
+                len(sample.x), sample.k, len(block.xi), sample.d, dtype=sample.dtype, device=block.xi.device
+            )
             values = torch.empty(held.shape[:3], dtype=sample.dtype, device=held.device)
             for i, some, part, gradient in sample.gradients(block):
                 values[i, :, some], held[i, :, some] = part.to(values.dtype), gradient
@@ -207,7 +209,7 @@ def kept_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Kep
         X=design(torch.cat([block.xi for block in blocks]), intercept, sample.dtype),
         weight=for_problems(torch.cat([block.weight for block in blocks], -1), sample),
         y=loss.taken(torch.cat(y, -1).flatten(0, 1).to(sample.dtype)),
-        G=torch.cat(gradients, 2).flatten(0, 1).to(sample.dtype) if gradients else None,
+        G=(gradients[0] if len(gradients) == 1 else torch.cat(gradients, 2)).flatten(0, 1) if gradients else None,
         exact=design(torch.cat([block.exact for block in blocks]), intercept, sample.dtype),
         exact_y=torch.cat(exact_y, -1).flatten(0, 1).to(sample.dtype),
     )

@@ -58,7 +58,18 @@ def jackknife(
     if unit_size == 2 and _pair_sums_have_no_leverage(X, weight, inverse):
         return _of_pair_differences(X, weight, inverse, residual)
     residual = by_place(residual, unit_size)
-    left_out, weight = leave_out(X, weight, inverse, residual), _by_unit(weight, unit_size)
+    return sums_of(X, weight, inverse, residual, leave_out(X, weight, inverse, residual))
+
+
+def sums_of(
+    X: Float[Tensor, "n p"],
+    weight: Float[Tensor, "h n"],
+    inverse: Inverse,
+    residual: Float[Tensor, "b k u m"],
+    left_out: Float[Tensor, "b k u m"],
+) -> Jackknife:
+    """Of residuals `by_place`, under the fit and under that without their unit."""
+    unit_size, weight = residual.shape[2], _by_unit(weight, residual.shape[2])
     if isinstance(inverse, Shrunk):
         loss = (weight * left_out.flatten(2).square()).sum(-1)
         unknown = torch.full_like(loss, torch.nan)

@@ -27,7 +27,7 @@ from locapprox.fit.solve import eliminate, factor_of, particular, unit_near, wei
 MOST_STEPS = 200
 GAUSS_NEWTON = 2  # of them before those with the whole Hessian
 
-REJECTED = 1e-2  # damping after a step that does not gain, at least
+ROUNDED = 1e-6  # a Newton step whose gain may be lost in the loss's round-off
 SMALL = 1e-7  # a Newton step that is the last
 REWEIGHTED = 30  # steps of reweighted least squares before those of Newton
 GRADIENTS = 2**18  # numbers in the gradients of the problems that are solved together: a processor's cache
@@ -124,7 +124,7 @@ def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Estimate]:
     return theta, by_unit(rows, theta, newton, n_fixed, unit_size)
 
 
-def together(parts: list[tuple[Float[Tensor, "B p"], Estimate]]) -> tuple[Float[Tensor, "B p"], Estimate]:
+def together(parts: list[tuple[Float[Tensor, "_ p"], Estimate]]) -> tuple[Float[Tensor, "B p"], Estimate]:
     """Of some problems after others."""
     thetas, estimates = zip(*parts, strict=True)
     first, all_of = estimates[0], zip(*estimates, strict=True)
@@ -244,21 +244,22 @@ def descended(rows: Rows, theta: Float[Tensor, "B p"]) -> tuple[Float[Tensor, "B
     """The minimum and which problems did not get there; those that have converged wait for few others."""
     found, left = theta.clone(), torch.arange(len(theta), device=theta.device)
     here, size, null = rows.at(theta), rows.size, particular(rows.exact, rows.no_change)[1].matrix
-    damping, moving = torch.full_like(size, 1e-6), torch.ones_like(size, dtype=torch.bool)
+    damping, moving = torch.full_like(size, 1e-8), torch.ones_like(size, dtype=torch.bool)
     smooth = isinstance(rows.loss, Loss | CrossEntropy)
+    first_whole = GAUSS_NEWTON if isinstance(rows.loss, Loss) else 0  # JᵀJ of the cross-entropy is the Hessian
     least = 1e-15 if isinstance(rows.loss, Loss) else 1e-10
     for step_number in range(MOST_STEPS):
-        step, whole = step_from(here, damping, null, whole=smooth and step_number >= GAUSS_NEWTON)
+        step, whole = step_from(here, damping, null, whole=smooth and step_number >= first_whole)
         there = here.rows.at(here.theta + step)
         better = there.loss <= here.loss
-        whole &= damping <= SMALL  # what such a step misses is of the order of its square
-        accuracy = torch.where(whole, SMALL, 1e-10)
-        small = step.abs().amax(-1) <= accuracy * (size + here.theta.abs().amax(-1))
-        better |= whole & small
+        whole &= damping <= 1e-10  # what such a step misses is of the order of its square
+        share = step.abs().amax(-1) / (size + here.theta.abs().amax(-1))
+        better |= whole & (share <= ROUNDED)
+        small = share <= torch.where(whole, SMALL, 1e-10)
         ends = small | (better & (here.loss - there.loss <= 1e-15 * here.loss)) | (damping > 1e12)
         take = better & moving
         here = there if bool(take.all()) else here.rows.at(torch.where(take[:, None], there.theta, here.theta))
-        damping = torch.where(better, damping / 10, (damping * 10).clamp_min(REJECTED)).clamp_min(least)
+        damping = torch.where(better, damping / 10, damping * 10).clamp_min(least)
         moving &= ~ends
         if not bool(moving.any()):
             break

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from locapprox.fit.errors import Piece, jackknife_error, left_out
+from locapprox.fit.errors import jackknife_error
 from locapprox.fit.evidence import Estimate, needed
-from locapprox.fit.jackknife import UNDETERMINED, by_place
+from locapprox.fit.jackknife import UNDETERMINED, by_place, sums_of
 from locapprox.fit.jackknife import leave_out as residuals_without
 from locapprox.fit.rows import Point, Rows
 from locapprox.fit.solve import eliminate, particular
@@ -98,21 +98,19 @@ def leave_out(rows: Rows, theta: Float[Tensor, "B p"], newton: Newton, n_fixed: 
     squares with weight h and residual −w (dℓ/dη) / h. What that residual grows by is by how much η falls. Where ρ is
     straight h is next to nothing, and the unit's leverage with it.
     """
-    X, eta = rows.X[n_fixed:], theta @ rows.X.mT
+    X, eta = rows.X[n_fixed:] if n_fixed else rows.X, theta @ rows.X.mT
     terms, weight = newton.here.terms, newton.of_rows.a
     least = (STRAIGHT * rows.weight * terms.bound).clamp_min(torch.finfo(eta.dtype).tiny)
-    weight = torch.where(weight.abs() < least, least, weight)
-    own = (terms.score(rows.weight) / weight)[:, None]
-    piece = Piece(slice(0, len(theta)), X, weight, own, n_fixed, unit_size)
-    sums, has_fixed = left_out([piece], theta[:, None], newton.inverse)
-    random = own[..., n_fixed:]
-    without = residuals_without(X, weight[:, n_fixed:], newton.inverse, by_place(random, unit_size))
-    eta[:, n_fixed:] -= without.mT.flatten(2)[:, 0] - random[:, 0]
+    weight = torch.where(weight.abs() < least, least, weight)[:, n_fixed:]
+    own = by_place((terms.score(rows.weight)[:, n_fixed:] / weight)[:, None], unit_size)
+    without = residuals_without(X, weight, newton.inverse, own)
+    sums = sums_of(X, weight, newton.inverse, own, without)
+    eta[:, n_fixed:] -= (without - own).mT.flatten(1)
     loss = (rows.weight * rows.terms(eta).loss).sum(-1) / rows.weight.sum(-1)
     units = len(X) // unit_size
     moved = sums.distance > 1e-20 * (rows.weight * rows.y.square()).sum(-1, keepdim=True)
     carry = torch.where(moved, sums.distance.square() / sums.distance_square, 0.0)
-    error = jackknife_error(sums, units, has_fixed)[:, 0]
+    error = jackknife_error(sums, units, n_fixed > 0)[:, 0]
     degrees = max(1, units - 1 if n_fixed else units - theta.shape[-1])
     return Estimate(error, loss, float(degrees), carry, needed(units))
 

@@ -1,5 +1,9 @@
-"""The lasso path of many problems at once (LARS, Efron et al. 2004), by Gauss–Jordan steps on the features in it."""
+"""The lasso path of many problems at once (LARS, Efron et al. 2004), by Gauss–Jordan steps on the features in it.
 
+In NumPy, on the host: a path is hundreds of steps of a few numbers each, whose price is that of a call.
+"""
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -8,6 +12,7 @@ LAST = 1e-7  # the correlation at which a path ends
 DEGENERATE = 1e-14  # what the features in leave of one that then stays out, as in sklearn's path
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def last_with(gram: Float[Tensor, "g d d"], score: Float[Tensor, "B d"], k: int) -> Bool[Tensor, "B d"]:
     """Which features are in at the last point of the lasso path with at most k of them, for ½ wᵀAw − w · score + λ‖w‖₁.
 
@@ -15,50 +20,60 @@ def last_with(gram: Float[Tensor, "g d d"], score: Float[Tensor, "B d"], k: int)
     2k + 10: none is known that came back from there.
     """
     (B, d), most = score.shape, min(score.shape[1], 2 * k + 10)
-    each, own = torch.arange(B, device=score.device), torch.arange(B, device=score.device) * len(gram) // B
-    # [A_ss⁻¹ A_s·, A_ss⁻¹] of the features s that are in, each with a place (which holds d where it is free) and a sign
-    table, feature = score.new_zeros(B, most, d + most), own.new_full((B, most), d)
-    sign, w = score.new_zeros(B, most), score.new_zeros(B, d + 1)
-    out, last = torch.ones_like(score, dtype=torch.bool), torch.zeros_like(score, dtype=torch.bool)
-    level, going = score.abs().amax(-1), torch.ones_like(own, dtype=torch.bool)
+    A, c = gram.cpu().numpy(), score.cpu().numpy()
+    each, own = np.arange(B), np.arange(B) * len(A) // B
+    # [A_ss⁻¹ A_s·, A_ss⁻¹] of the features s that are in, each with a place (which holds d where it is free), a sign
+    # and a weight
+    table, feature = np.zeros((B, most, d + most)), np.full((B, most), d)
+    sign, w, last = np.zeros((B, most)), np.zeros((B, most)), feature
+    level, going = np.abs(c).max(-1), np.ones(B, dtype=bool)
+    c, out = np.concatenate([c, -c], -1), np.ones((B, 2 * d), dtype=bool)  # of features that enter with sign ±
     for _ in range(8 * d):
-        fall, move = (sign[:, None] @ table)[:, 0].split([d, most], -1)
-        ways = torch.stack([(level[:, None] - score) / (1 - fall), (level[:, None] + score) / (1 + fall)])
-        closes = torch.stack([fall < 1, fall > -1]) & out
-        ways = torch.where(closes, ways.clamp_min(0), torch.inf)
-        enters, new = ways.amin(0).min(-1)
-        at = w.gather(-1, feature)
-        leaves, old = torch.where(at * move < 0, -at / move, torch.inf).min(-1)
-        step = torch.minimum(torch.minimum(enters, leaves), level) * going
-        leaving, ending = leaves < enters, step >= level
-        w.scatter_add_(-1, feature, step[:, None] * move)
-        w[each, torch.where(leaving & going & ~ending, feature[each, old], d)] = 0
-        w[:, d] = 0
-        score, level = score - step[:, None] * fall, level - step
-        within = w[:, :d] != 0
+        moves = (sign[:, None] @ table)[:, 0]
+        fall, move = np.concatenate([moves[:, :d], -moves[:, :d]], -1), moves[:, d:]
+        room = 1 - fall
+        ways = np.where(out & (room > 0), np.maximum((level[:, None] - c) / room, 0), np.inf)
+        new = ways.argmin(-1)
+        at = np.where(w * move < 0, -w / move, np.inf)
+        old = at.argmin(-1)
+        enters, leaves = ways[each, new], at[each, old]
+        step = np.minimum(np.minimum(enters, leaves), level) * going
+        ending, leaving = step >= level, leaves < enters
+        w += step[:, None] * move
+        w[each, old] *= ~(leaving & going & ~ending)
+        c -= step[:, None] * fall
+        level = level - step
+        within = w != 0
         count = within.sum(-1)
-        last = torch.where((going & (count <= k))[:, None], within, last)
-        free, place = (feature == d).max(-1)
+        last = np.where((going & (count <= k))[:, None], np.where(within, feature, d), last)
+        is_free = feature == d
+        free, place = is_free.any(-1), np.where(leaving, old, is_free.argmax(-1))
         going = going & ~ending & (level > LAST) & (count < most) & (leaving | free)
-        if not bool(going.any()):
+        if not going.any():
             break
-        place = torch.where(leaving, old, place)
-        # a feature that leaves is the pivot among the columns of A_ss⁻¹, one that enters among those of A_s·
-        column, line = torch.where(leaving, d + old, new), gram[own, new]
-        known = torch.nn.functional.pad(line, (0, 1)).gather(-1, feature)
-        line = torch.cat([line, torch.nn.functional.one_hot(place, most).to(line)], -1)
-        line = torch.where(leaving[:, None], table[each, old], line - (known[:, None] @ table)[:, 0])
+        up, new = new < d, new % d
+        # a feature that enters is the pivot among the columns of A_s·, one that leaves among those of A_ss⁻¹
+        line = np.zeros((B, d + most))
+        line[:, :d] = A[own, new]
+        known = np.where(is_free, 0, line[each[:, None], np.minimum(feature, d - 1)])
+        line[each, d + place] = 1
+        line -= (known[:, None] @ table)[:, 0]
+        line[leaving] = table[each, old][leaving]
+        column = np.where(leaving, d + old, new)
         pivot = line[each, column]
-        stuck = going & ~leaving & (pivot < DEGENERATE)
-        changes = going & ~stuck
-        line = torch.where(changes[:, None], line / pivot[:, None], 0.0)
-        table = torch.baddbmm(table, table[each, :, column][..., None], line[:, None], alpha=-1)
-        moved, entering = each[changes], changes & ~leaving
-        table[moved, place[moved]] = torch.where(leaving[:, None], 0.0, line)[moved]
-        out[each, new] &= ~(entering | stuck)
-        left = moved[leaving[moved]]
-        out[left, feature[left, old[left]]] = True
-        up = torch.where(ways[0, each, new] <= ways[1, each, new], 1.0, -1.0)
-        sign[moved, place[moved]] = torch.where(leaving, 0.0, up)[moved].to(sign)
-        feature[moved, place[moved]] = torch.where(leaving, d, new)[moved]
-    return last
+        changes = going & (leaving | (pivot >= DEGENERATE))
+        line = np.where(changes[:, None], line / pivot[:, None], 0)
+        factor = table[each, :, column]
+        factor[each, place] -= ~leaving  # the line itself comes where nothing was
+        table -= factor[:, :, None] * line[:, None]
+        left = each[changes & leaving]
+        back = feature[left, old[left]]
+        out[left, back] = out[left, d + back] = True
+        entering = each[going & ~leaving]  # or kept out for good
+        out[entering, new[entering]] = out[entering, d + new[entering]] = False
+        each_changed, of_place = each[changes], place[changes]
+        feature[each_changed, of_place] = np.where(leaving, d, new)[changes]
+        sign[each_changed, of_place] = np.where(leaving, 0, np.where(up, 1, -1))[changes]
+    found = np.zeros((B, d + 1), dtype=bool)
+    found[each[:, None], last] = True
+    return torch.from_numpy(found[:, :d]).to(score.device)

@@ -8,9 +8,9 @@ import torch
 
 import locapprox as lx
 from locapprox._problem import Problem
+from locapprox.fit.descent import minimise, start
 from locapprox.fit.links import LOGISTIC
-from locapprox.fit.newton import minimise, start
-from locapprox.fit.newton_errors import conjugate_gradients, curvature, losses
+from locapprox.fit.newton_errors import Newton, conjugate_gradients, curvature, losses, without_rows, without_units
 from locapprox.fit.rows import kept_rows
 from locapprox.fit.sampling import samples
 
@@ -133,6 +133,27 @@ def test_conjugate_gradients_solve_and_tell_what_is_indefinite():
     assert not lost.any()
     A[1, 2] -= 100 * torch.eye(4, dtype=F64)
     assert conjugate_gradients(times, lambda v: v, right)[1].tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("where", [NOISE, lx.Multiplicative(lx.FairMasks())], ids=["noise", "masks"])
+@pytest.mark.parametrize("loss", LOSSES[1:], ids=NAMES[1:])
+def test_the_closed_form_of_rows_left_out_is_what_conjugate_gradients_find(loss, where):
+    rows, theta = rows_of(loss, 60, where)
+    newton = Newton.at(rows, theta)
+    (closed, lost), (found, _) = without_rows(newton, 5, 1), without_units(newton, 5, 1)
+    assert not lost.any()
+    torch.testing.assert_close(closed, found, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, lx.CrossEntropy()], ids=[*NAMES, "likelihood"])
+def test_the_last_step_leaves_no_gradient(loss):
+    """By autograd, over the Hessian: how far the minimum is; Newton's steps stop one before that is seen."""
+    rows, theta = rows_of(loss, 200)
+    for problem in range(2):
+        one, at = rows.of(torch.tensor([problem])), theta[problem].clone().requires_grad_()
+        slope = torch.autograd.grad(one.objective(at[None])[0], at)[0]
+        bend = torch.autograd.functional.hessian(lambda t, one=one: one.objective(t[None])[0], at.detach())
+        assert torch.linalg.solve(bend, slope).abs().max() < 1e-10 * at.abs().max()
 
 
 def test_degrees_and_single_units_as_for_a_linear_surrogate(given):

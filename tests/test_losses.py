@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 import locapprox as lx
 from locapprox._problem import Problem
-from locapprox.fit.newton import minimise, start
+from locapprox.fit.descent import minimise, start
 from locapprox.fit.rows import kept_rows
 from locapprox.fit.sampling import samples
 
@@ -406,3 +406,13 @@ def test_a_limit_is_no_column_of_values():
     limit = lx.Method("limit", lx.Additive(lx.Limit()), lx.SquaredError(), lx.Logistic())
     with pytest.raises(ValueError, match="neighbourhoods: 'limit' is a limit, where values have no error"):
         lx.faithfulness(heavy, X, lx.c_lime(), limit)
+
+
+def test_a_fit_that_does_not_converge_says_so_once_and_knows_no_errors():
+    """Of its own minimum and of 20 without a group of draws."""
+    loss = lx.Method("hardly curved", lx.Additive(lx.Normal(1.0)), lx.Huber(1e-12), lx.Linear())
+    with pytest.warns(UserWarning, match="identity surrogate of 2 problem.* did not converge") as seen:
+        e = lx.explain(lambda a: 1e3 * a.sum(1) ** 3, X, loss, n_samples=200, progress=False)
+    assert sum("did not converge" in str(warning.message) for warning in seen) == 1
+    assert e.standard_error.isnan().all()
+    assert e.weights.isfinite().all()

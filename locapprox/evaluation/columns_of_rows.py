@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from locapprox.fit.descent import minimise, start
 from locapprox.fit.links import IDENTITY
 from locapprox.fit.losses import RowLoss
-from locapprox.fit.newton import fit_kept, minimise, start
+from locapprox.fit.newton import fit_kept
 from locapprox.fit.rows import Rows, kept_rows
 from locapprox.fit.sampling import Sample
 from locapprox.fit.validate import loss_of_gradients

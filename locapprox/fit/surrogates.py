@@ -207,9 +207,9 @@ class Constrained(Concise, BaseSurrogate):
 class Logistic(Concise, BaseSurrogate):
     """g(ξ) = 1 / (1 + exp(−w · ξ − intercept)), for outputs between 0 and 1.
 
-    The *stated* loss is minimised, by damped Gauss–Newton (repeated weighted least squares). Maximum likelihood
-    minimises another loss, `CrossEntropy()`, and gives other weights than squared error. Standard errors and loss are
-    by leaving every unit out, as of `Linear`, by one Newton step with the exact Hessian.
+    The *stated* loss is minimised, by damped Gauss–Newton and Newton steps. Maximum likelihood minimises another loss,
+    `CrossEntropy()`, and gives other weights than squared error. Standard errors and loss are by leaving every unit
+    out, as of `Linear`, by one Newton step with the exact Hessian; errors of a fit that does not converge are NaN.
     """
 
     intercept: bool = True

@@ -5,6 +5,7 @@ fixes η = link⁻¹(f(x_ξ)), a linear condition, eliminated as in least square
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -96,7 +97,9 @@ def estimated(kept: Kept) -> tuple[Float[Tensor, "B p"], Estimate]:
     thetas, estimates, stuck = zip(*parts, strict=True)
     lost = torch.cat(stuck)
     warn_of(lost, rows)
-    whole = [torch.cat(part) if isinstance(part[0], Tensor) else part[0] for part in zip(*estimates, strict=True)]
+    whole: list[Any] = [
+        torch.cat(part) if isinstance(part[0], Tensor) else part[0] for part in zip(*estimates, strict=True)
+    ]
     estimate = Estimate(*whole)
     error = torch.where(lost[:, None], torch.nan, estimate.standard_error)
     return torch.cat(thetas), estimate._replace(standard_error=error)

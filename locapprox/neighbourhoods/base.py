@@ -41,6 +41,7 @@ class BaseNeighbourhood(ABC):
     """A neighbourhood that says more of itself than `draw` and `place`: derive from it and override what differs."""
 
     draws_at_once: bool = False  # whether `draw` must see its whole budget n in one call: rows then depend on n
+    draws_a_share: bool = False  # whether fixed rows may be random: a share of those drawn without replacement
     interpolates: bool | None = (
         None  # whether rows have infinite weight; None: unknown, looked through where it matters
     )

@@ -145,7 +145,7 @@ def _check_randomness(where: BaseNeighbourhood, draw: Draw, x: Tensor, n: int) -
     if draw.xi.ndim == 2:
         agrees = close(alone.xi, draw.xi)
         require(agrees, "a draw (n, d) shared by all instances must not depend on x; give (b, n, d) if it does")
-    if fixed:
+    if fixed and not (where.draws_a_share and fixed < draw.weight.shape[-1]):
         other = _drawn(where, x, n, seed=1).xi[..., :fixed, :]
         require(torch.equal(other, draw.xi[..., :fixed, :]), f"n_fixed={fixed} rows must not change with the seed")
     if fixed < draw.weight.shape[-1] and not where.draws_at_once:

@@ -36,6 +36,7 @@ class BaseDistribution(ABC):
     """A distribution that says more of itself than `draw`: derive from it and override what differs."""
 
     draws_at_once: bool = False  # whether `draw` must see its whole budget n in one call: rows then depend on n
+    draws_a_share: bool = False  # whether fixed rows may be random: a share of those drawn without replacement
     interpolates: bool | None = None  # whether rows have infinite weight; None: unknown
     binary: bool = False  # whether every entry is 0 or 1, so that a removed feature may be missing in x
     spread: float | None = None  # the least standard deviation of an entry, if known

@@ -16,7 +16,8 @@ class Draw:
 
     `weight` is (n,), or (b, n) if it depends on the instance; inf means "the surrogate must interpolate this point".
     Rows are independent unless said otherwise: after the first `n_fixed` rows, which are not random (enumerated, or
-    nodes of a quadrature), every `unit_size` consecutive rows were drawn together (2 for complementary pairs).
+    nodes of a quadrature, or a share of what is drawn without replacement, see `ShapleyMasks`), every `unit_size`
+    consecutive rows were drawn together (2 for complementary pairs).
     `coarse_weight` are weights of a coarser quadrature on the same nodes, or of several (r, n), coarsest first; the
     difference is the reported error.
     """

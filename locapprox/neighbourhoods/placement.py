@@ -29,7 +29,7 @@ class Placement(Concise, BaseNeighbourhood):
     def __post_init__(self) -> None:
         draws = described_distribution(self.distribution)
         object.__setattr__(self, "_draws", draws)
-        for name in ("draws_at_once", "interpolates", "spread", "shrinks"):
+        for name in ("draws_at_once", "draws_a_share", "interpolates", "spread", "shrinks"):
             object.__setattr__(self, name, getattr(draws, name))
         if self.kernel is not None and not isinstance(self.kernel, ExponentialKernel):
             raise TypeError(f"kernel must be None or lx.ExponentialKernel(…), got {self.kernel!r}")

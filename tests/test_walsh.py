@@ -154,7 +154,7 @@ def test_the_likelihood_has_its_derivative_and_a_mode():
     def log_density(k):
         gram = k.kernel(drawn.chi, drawn.chi) + drawn.noise.diag()
         m, variance = len(u), u @ torch.linalg.solve(gram, u) / len(u)
-        away = (k.theta / start.theta).log().square().sum() + math.log(k.linear / start.linear) ** 2 / 4
+        away = (k.theta / start.theta).log().square().sum() / 4 + math.log(k.linear / start.linear) ** 2 / 4
         return float(-m / 2 * variance.log() - torch.logdet(gram) / 2 - away / 2)
 
     best = log_density(found)

@@ -8,7 +8,7 @@ from torch import Tensor
 from locapprox.fit.odd import Process, sinh_ratio
 
 STEPS = 20
-SPREAD = 1.0, 2.0  # of the logarithms of θ and s a priori
+SPREAD = 2.0, 2.0  # of the logarithms of θ and s a priori
 RANGE = (-12.0, 0.5), (-6.0, 5.0)
 
 

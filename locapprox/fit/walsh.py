@@ -27,8 +27,8 @@ THETA = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
 LINEAR = 10.0  # the share s of the linear term
 LEAST = 3  # pairs for each parameter that was estimated, or errors are not known
 ROUND_OFF = 1e-9  # of the largest u: what smaller residuals are
-CHOSEN_ON = 512  # pairs that choose θ
-LIKELIHOOD_ON = 256  # pairs in the marginal likelihood
+CHOSEN_ON = 1024  # pairs that choose θ
+LIKELIHOOD_ON = 512  # pairs in the marginal likelihood
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,8 +42,8 @@ class Walsh(Concise, BaseSurrogate):
     estimated with a richer one. θ → 0 is `Linear`. The weights sum to f(x) − f(baseline) exactly.
 
     θ is one of six numbers, the one whose leave-one-out error is least for the instance and score; with `per_feature`
-    also a θ for each feature, by marginal likelihood (a Cholesky factorisation of 256 pairs for each of some 20 steps
-    and every instance), if its leave-one-out error is less still.
+    also a θ for each feature, by marginal likelihood (a Cholesky factorisation of up to 512 pairs for each of some 20
+    steps and every instance), if its leave-one-out error is less still.
 
     `loss` and `r2` are those of the linear g, every sampled pair left out in turn, as of `Linear`. Standard errors are
     the process' own, in a scale from the residuals of pairs left out: their mean square, or that by their influence on

@@ -152,16 +152,19 @@ def _pairs(d: int, n: int, rng: torch.Generator) -> _Pairs:
     ranked = int(np.flatnonzero([*(share < LEAST_SHARE), True])[0])
     fixed = np.where(np.arange(len(drawn)) < outer, drawn, 0)
     if m >= 2 * d:  # below, fits are shrunk and nobody knows their errors
-        some = slice(outer, ranked)
-        fixed[some] = np.minimum(drawn * share, np.maximum(drawn - LEAST_RANDOM, 0))[some]
+        shared = slice(outer, ranked)
+        fixed[shared] = np.minimum(drawn * share, np.maximum(drawn - LEAST_RANDOM, 0))[shared]
     ranks = [torch.arange(all_, device=rng.device) for all_ in total[:outer]]
     ranks += [torch.randperm(all_, generator=rng, device=rng.device) for all_ in total[outer:ranked]]
-    cut = [rank[:n].tensor_split([of]) for rank, n, of in zip(ranks, drawn.tolist(), fixed.tolist(), strict=False)]
+    cut = [
+        rank[:some].tensor_split([still])
+        for rank, some, still in zip(ranks, drawn.tolist(), fixed.tolist(), strict=False)
+    ]
     rank = torch.cat([torch.arange(0, device=rng.device), *(one for part in zip(*cut, strict=True) for one in part)])
     each = np.full(len(drawn), inner / max(1, 2 * m))
     each[:outer] = weight[:outer] / (2 * drawn[:outer])
-    k = np.tile(np.arange(len(drawn)), 2).repeat(np.concatenate([fixed, drawn - fixed]))
-    return _Pairs(k + 1, each[k], rank, int(fixed.sum()))
+    of = np.tile(np.arange(len(drawn)), 2).repeat(np.concatenate([fixed, drawn - fixed]))
+    return _Pairs(of + 1, each[of], rank, int(fixed.sum()))
 
 
 def coalitions(d: int, size: np.ndarray, rank: Int[Tensor, " r"], rng: torch.Generator) -> Float[Tensor, "m d"]:

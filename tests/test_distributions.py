@@ -138,10 +138,10 @@ def test_coalitions_of_all_ranks_are_all_coalitions(d):
             assert bool((got[: total // 2, -1] == 0).all())
 
 
-@pytest.mark.parametrize("n", [100, 200, 400])
+@pytest.mark.parametrize("n", [100, 400])
 def test_errors_and_loss_are_those_of_a_draw_without_replacement(n):
     """9 features, of whose 512 masks a good part is drawn: the spread of the weights and the loss on all masks, over
-    250 draws. As if drawn with replacement the variances would be 1.2, 1.4 and 4 times too large."""
+    250 draws."""
     d, generator = 9, rng(1)
     a, b = (torch.randn(d, 6, generator=generator, dtype=F64) for _ in range(2))
     x = torch.randn(1, d, generator=generator, dtype=F64)

@@ -29,14 +29,21 @@ from locapprox.neighbourhoods.units import SIGMA, ZERO
 LINEAR, FEJER = Linear(), Fejer()
 
 
-def c_lime(sigma: Sigma = SIGMA) -> Method:
-    """Agarwal et al. 2021: a line through f in Gaussian noise of standard deviation σ (one, or one per entry)."""
-    return Method("C-LIME", Additive(Normal(sigma)), SquaredError(), reference="agarwal2021")
+def c_lime(sigma: Sigma = SIGMA, antithetic: bool | None = None) -> Method:
+    """Agarwal et al. 2021: a line through f in Gaussian noise of standard deviation σ (one, or one per entry).
+
+    From n_samples ≥ 8 (d + 1) on, draws are pairs ξ, −ξ by default, from which a weight learns nothing of the even part
+    of f around x₀. `antithetic=False` draws independently, as the paper does.
+    """
+    return Method("C-LIME", Additive(Normal(sigma, antithetic)), SquaredError(), reference="agarwal2021")
 
 
-def smoothgrad(sigma: Sigma = SIGMA) -> Method:
-    """Smilkov et al. 2017: w = E ∇f(x₀ + ξ), signed. σ is absolute, not a share of the input's range."""
-    return Method("SmoothGrad", Additive(Normal(sigma)), GradientMatching(), reference="smilkov2017")
+def smoothgrad(sigma: Sigma = SIGMA, sobol: bool = True) -> Method:
+    """Smilkov et al. 2017: w = E ∇f(x₀ + ξ), signed. σ is absolute, not a share of the input's range.
+
+    ξ are Sobol's points in 16 independent copies: see `Normal`. `sobol=False` draws independently, as the paper does.
+    """
+    return Method("SmoothGrad", Additive(Normal(sigma, sobol=sobol)), GradientMatching(), reference="smilkov2017")
 
 
 def vanilla_gradients() -> Method:
@@ -93,6 +100,6 @@ def occlusion(baseline: BaselineLike = ZERO, features: Features | None = None) -
 
 def paper_methods() -> dict[str, Method]:
     """The eight methods with the paper's settings: σ = 0.1, width 1, baseline 0, exact limits, captum's nodes."""
-    methods = [lime(1.0), c_lime(), kernel_shap(), occlusion(), vanilla_gradients(), gradient_x_input()]
-    methods += [smoothgrad(), integrated_gradients(rule=GaussLegendre())]
+    methods = [lime(1.0), c_lime(antithetic=False), kernel_shap(), occlusion(), vanilla_gradients(), gradient_x_input()]
+    methods += [smoothgrad(sobol=False), integrated_gradients(rule=GaussLegendre())]
     return {method.name: method for method in methods}

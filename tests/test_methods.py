@@ -264,10 +264,9 @@ def test_smoothgrad_of_a_quadratic_is_its_gradient_at_the_mean_draw(x, draw_of):
 def test_c_lime_of_a_quadratic_is_its_gradient(x):
     """ξᵀQξ is even: with antithetic draws exactly uncorrelated with ξ, otherwise up to sampling error."""
     q, b, f = quadratic()
-    paired = lx.Method("C-LIME in pairs", lx.Additive(Normal(0.5, antithetic=True)), lx.SquaredError())
-    e = lx.explain(f, x, paired, n_samples=200)
+    e = lx.explain(f, x, lx.c_lime(0.5), n_samples=200)
     torch.testing.assert_close(e.weights, 2 * x @ q + b, rtol=0, atol=1e-11)
-    e = lx.explain(f, x, lx.c_lime(sigma=0.5), n_samples=2000)
+    e = lx.explain(f, x, lx.c_lime(sigma=0.5, antithetic=False), n_samples=2000)
     z = (e.weights - (2 * x @ q + b)) / e.standard_error
     assert 0.3 < rms(z.numpy()) < 1.6
     trace = 0.5**2 * q.trace()
@@ -484,8 +483,8 @@ REPRS = {
     "baseline=Tensor(3×28×28), features=ndarray(28×28)": lx.lime(
         baseline=torch.zeros(3, 28, 28), features=np.zeros((28, 28), int)
     ),
-    "Additive(Normal([0.1, 0.25]))": lx.c_lime(torch.tensor([0.1, 0.25], dtype=F64)),
-    "Method('SmoothGrad', Additive(Normal(0.1)), GradientMatching(), reference='smilkov2017')": lx.smoothgrad(),
+    "Additive(Normal([0.1, 0.25], antithetic=None))": lx.c_lime(torch.tensor([0.1, 0.25], dtype=F64)),
+    "Method('SmoothGrad', Additive(Normal(0.1, sobol=True)), GradientMatching(), reference='smilkov2017')": lx.smoothgrad(),
     "Normal(2.0, antithetic=True)": lx.Method("", lx.Additive(Normal(2.0, antithetic=True)), lx.SquaredError()),
     "surrogate=Sparse(3, intercept=False)": lx.Method(
         "", lx.Additive(Normal(2.0)), lx.SquaredError(), lx.Sparse(3, intercept=False)

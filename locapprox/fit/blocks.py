@@ -17,6 +17,7 @@ class Block:
     n_fixed: int
     coarse_weight: Float[Tensor, "r n"] | None  # of coarser rules, coarsest first
     exact: Float[Tensor, "e d"]
+    replicates: int = 0  # independent sets that the rows are of in turn, see `Draw`
 
     @property
     def units(self) -> int:

@@ -121,20 +121,26 @@ class CoarserRule(ErrorEstimator):
 
 
 class SpreadOfGradients(ErrorEstimator):
-    """For a mean gradient: the variance of a weighted mean over the independent units of the draw."""
+    """For a mean gradient: the variance of a weighted mean over the independent units of the draw, or its replicates.
+
+    What carries an error is seen row by row in either case.
+    """
 
     def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
         assert done.totals.spread is not None
         theta = solution.theta
-        spread, held = done.totals.spread, (theta[..., : problem.d] == 0) & (problem.mean_gradient != 0)
-        variance = torch.where(held, 0.0, spread.variance(problem))
+        spread, sets = done.totals.spread, done.totals.replicates
+        units = spread if sets is None else sets.spread()
+        held = (theta[..., : problem.d] == 0) & (problem.mean_gradient != 0)
+        variance = torch.where(held, 0.0, units.variance(problem))
         loss = problem.loss_of(theta) + 2 * problem.loss.gradient * variance.sum(-1)
         carry = spread.carriers(problem, done.precision)
-        return Estimate(variance.sqrt(), loss, done.degrees(), carry, needed_of_each(done.units))
+        return Estimate(variance.sqrt(), loss, units.degrees, carry, needed_of_each(done.units))
 
 
 class DeleteGroups(ErrorEstimator):
-    """Where rows cannot be left out one by one: the jackknife over 20 groups of units, from their sums alone."""
+    """Where rows cannot be left out one by one: the jackknife over 20 groups of units, or over the draw's
+    replicates, from their sums alone."""
 
     may_shrink = False
 
@@ -143,8 +149,9 @@ class DeleteGroups(ErrorEstimator):
         weight = block.weight[:, None]
         row = torch.arange(len(block.xi), device=weight.device)
         unit = units + (row - block.n_fixed).div(block.unit_size, rounding_mode="floor")
-        group = torch.where(row < block.n_fixed, 0, 1 + unit % GROUPS)
-        members = group == torch.arange(GROUPS + 1, device=weight.device)[:, None]
+        groups = block.replicates or GROUPS
+        group = torch.where(row < block.n_fixed, 0, 1 + unit % groups)
+        members = group == torch.arange(groups + 1, device=weight.device)[:, None]
         return torch.cat([weight, weight * members], dim=1)
 
     def estimate(self, done: Pass, solve: Solver, exact: Exact, problem: Quadratic, solution: Solution) -> Estimate:
@@ -168,7 +175,7 @@ def without_groups(totals: Totals) -> Iterator[Quadratic]:
     assert totals.values is not None
     weight = totals.values.w  # (g, 2 + groups): all, fixed, groups
     sampled = weight[:, 0] - weight[:, 1]
-    for j in range(2, 2 + GROUPS):
+    for j in range(2, totals.weightings):
         if bool((weight[:, j] > 0).all()):
             scale = sampled / (sampled - weight[:, j])
             factors = torch.zeros_like(weight)
@@ -265,7 +272,7 @@ def estimator(sample: Sample, loss: Loss, by_groups: bool) -> ErrorEstimator:
     """By kind of sample and loss; `by_groups` where the solver knows sums only."""
     if sample.plan.coarser:
         return CoarserRule()
-    sums_alone = loss.value > 0 and (loss.gradient > 0 or not sample.keeps_outputs)
+    sums_alone = loss.value > 0 and (loss.gradient > 0 or not sample.keeps_outputs or sample.plan.replicates > 0)
     if by_groups or sums_alone or (loss.gradient > 0 and sample.interpolates):
         return DeleteGroups()
     return SpreadOfGradients() if loss.gradient else LeaveOut()

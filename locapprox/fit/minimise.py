@@ -117,7 +117,8 @@ def first_pass(sample: Sample, totals: Totals, errors: ErrorEstimator) -> Pass:
             for i, rows, values, gradient in sample.gradients(block):
                 y[i, :, rows] = values
                 unit_size = None if rows.start < block.n_fixed else block.unit_size
-                totals.add_gradients(len(sample.x), i, weight[..., rows], gradient, unit_size)
+                turns = {"replicates": block.replicates, "start": done.rows + rows.start}
+                totals.add_gradients(len(sample.x), i, weight[..., rows], gradient, unit_size, **turns)
             exact_y = sample.exact_values(block)
         else:
             exact_y, y = sample.values(block)

@@ -128,7 +128,7 @@ def estimated_together(kept: Kept) -> tuple[Float[Tensor, "B p"], Estimate, Bool
         return theta, Estimate((theta - other).abs(), rows.objective(theta), torch.inf), stuck | also
     if kept.units == 0:
         return theta, Estimate(torch.zeros_like(theta), rows.objective(theta), torch.inf), stuck
-    if newton is None:
+    if newton is None or kept.replicates:
         estimate, also = delete_groups(kept, theta)
         return theta, estimate, stuck | also
     by_unit = leave_out if rows.G is None else leave_out_gradients
@@ -137,8 +137,9 @@ def estimated_together(kept: Kept) -> tuple[Float[Tensor, "B p"], Estimate, Bool
 
 def delete_groups(kept: Kept, theta: Float[Tensor, "B p"]) -> tuple[Estimate, Bool[Tensor, " B"]]:
     """Where ρ is straight a Newton step says nothing of a unit left out: the loss is minimised anew without each of 20
-    groups of units, the other random rows scaled up to make up for it. And where one of these did not converge."""
-    rows, groups = kept.rows, min(GROUPS, kept.units)
+    groups of units (or of the draw's replicates), the other random rows scaled up to make up for it. And where one of
+    these did not converge."""
+    rows, groups = kept.rows, min(kept.replicates or GROUPS, kept.units)
     row = torch.arange(len(rows.X), device=theta.device)
     fixed = row < kept.n_fixed
     group = ((row - kept.n_fixed).div(kept.unit_size, rounding_mode="floor") % groups).where(~fixed, -1)

@@ -19,6 +19,7 @@ class Plan(NamedTuple):
     d: int  # features
     copies: int  # inputs that the model is averaged over
     coarser: int  # rules that come with the draw
+    replicates: int  # see `Draw`
     interpolates: bool | None  # whether rows have infinite weight; None: not known
     own_xi: bool  # ξ differs between instances
     own_weight: bool
@@ -34,6 +35,7 @@ class Plan(NamedTuple):
             d=draw.xi.shape[-1],
             copies=placed.shape[2] if placed.ndim == x.ndim + 2 else 1,
             coarser=0 if draw.coarse_weight is None else len(torch.atleast_2d(draw.coarse_weight)),
+            replicates=draw.replicates,
             interpolates=neighbourhood.interpolates,
             own_xi=draw.xi.ndim == 3,
             own_weight=draw.weight.ndim == 2,
@@ -42,7 +44,7 @@ class Plan(NamedTuple):
     def check_memory(self, features: int, b: int, scores: int, keeps_gradients: bool, device: torch.device) -> None:
         """Refuse weights and errors of all instances, or gradients of all rows of one, that cannot be held."""
         held = 4 * self.rows if keeps_gradients else 0
-        at_once = (12 + (COPIES + 1) * self.coarser) * min(b, self.together(scores, keeps_gradients))
+        at_once = (12 + self.replicates + (COPIES + 1) * self.coarser) * min(b, self.together(scores, keeps_gradients))
         require_memory(
             scores * (4 * features * b + self.d * (at_once + held)),
             f"{scores} × {features} weights of {b} instances" + (f" from {self.rows} gradients" if held else ""),
@@ -59,6 +61,6 @@ class Plan(NamedTuple):
         """Instances that share a draw and fit into memory."""
         if self.own_xi:
             return 1
-        numbers = scores * (self.rows + 8 * self.d) + (self.d**2 if self.own_weight else 0)
+        numbers = scores * (self.rows + (8 + self.replicates) * self.d) + (self.d**2 if self.own_weight else 0)
         numbers += (4 * self.rows if keeps_gradients else (COPIES + 1) * self.coarser) * scores * self.d
         return max(1, MEMORY // numbers)

@@ -29,5 +29,5 @@ def points_around(
     weight = torch.cat([draw.weight.flatten() for draw in draws])[:first]
     n_fixed, last = min(sum(draw.n_fixed for draw in draws), len(xi)), draws[-1]
     coarse = None if last.coarse_weight is None else last.coarse_weight[..., :first]
-    seen, placed = Draw(xi, weight, last.unit_size, n_fixed, coarse), here.placed(x, xi)[0]
+    seen, placed = Draw(xi, weight, last.unit_size, n_fixed, coarse, last.replicates), here.placed(x, xi)[0]
     return seen if places is None else replace(seen, xi=lifted(xi[None], places)[0]), placed

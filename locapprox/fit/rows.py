@@ -174,6 +174,7 @@ class Kept:
     n_fixed: int
     coarse: Float[Tensor, "B n"] | None  # weights of the coarser rule
     intercept: bool
+    replicates: int  # see `Draw`
 
     def of(self, problems: Tensor) -> "Kept":
         """Some of the problems."""
@@ -216,7 +217,7 @@ def kept_rows(sample: Sample, loss: RowLoss, link: Link, intercept: bool) -> Kep
     coarse = blocks[0].coarse_weight
     coarse = None if coarse is None else for_problems(coarse[-1:].to(sample.dtype), sample)
     units, fixed = sum(block.units for block in blocks), sum(block.n_fixed for block in blocks)
-    return Kept(sample, rows, units, blocks[-1].unit_size, fixed, coarse, intercept)
+    return Kept(sample, rows, units, blocks[-1].unit_size, fixed, coarse, intercept, blocks[-1].replicates)
 
 
 def for_problems(weight: Float[Tensor, "g n"], sample: Sample) -> Float[Tensor, "B n"]:

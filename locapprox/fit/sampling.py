@@ -173,6 +173,8 @@ class Sample:
             weight = weight if isinstance(unit, float) else weight / unit
             coarse = None if draw.coarse_weight is None else torch.atleast_2d(draw.coarse_weight) / unit
             if weight.numel() and math.isinf(weight.amax()):
+                if draw.replicates:
+                    raise ValueError("weight is inf for some rows of a draw with replicates")
                 exact = weight[0].isinf()
                 if len(weight) > 1 and not bool((weight.isinf() == exact).all()):
                     raise ValueError("weight is inf for some instances, finite for others in a row: draw xi (b, n, d)")
@@ -183,7 +185,7 @@ class Sample:
                 n_fixed = int((keep < draw.n_fixed).sum())
                 yield Block(xi[keep], weight[:, keep], draw.unit_size, n_fixed, coarse, xi[exact])
             else:
-                yield Block(xi, weight, draw.unit_size, draw.n_fixed, coarse, xi[:0])
+                yield Block(xi, weight, draw.unit_size, draw.n_fixed, coarse, xi[:0], draw.replicates)
 
     def check_memory(self, in_turn: bool = False) -> None:
         """Refuse a system of equations that cannot be held: some twelve matrices d × d, and four more for each instance

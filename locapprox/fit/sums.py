@@ -141,6 +141,11 @@ class Spread:
         self.most[i] = torch.maximum(self.most[i], ends[1])
         self.units += weight.shape[-1] if i.start == 0 else 0
 
+    @property
+    def degrees(self) -> float:
+        """Of freedom; infinite if nothing is random."""
+        return float(max(1, self.units - 1)) if self.units else torch.inf
+
     def variance(self, problem: Quadratic) -> Float[Tensor, "b k d"]:
         """Of the problem's weighted mean gradient; 0 if nothing is random."""
         if self.units == 0:
@@ -166,6 +171,36 @@ class Spread:
         return (spread + mean.square() * self.weight).clamp_min(0)
 
 
+@dataclass(eq=False)
+class Replicates:
+    """Of independent sets that gradient rows are of in turn (see `Draw`): Σ w and Σ w g about g₀."""
+
+    w: Float[Tensor, "b r"]
+    g: Float[Tensor, "b k r d"]
+
+    def add(self, i: slice, weight: Float[Tensor, "h n"], about: Float[Tensor, "c k n d"], start: int) -> None:
+        """Rows of instances i, the draw's from `start` on."""
+        sets, shared = self.w.shape[1], bool((weight == weight[:1, :1]).all())
+        about = about if shared else weight[:, None, :, None] * about
+        self.w[i] += in_turn(weight[..., None], sets, start)[..., 0]
+        self.g[i] += in_turn(about, sets, start) * (weight[0, 0] if shared else 1.0)
+
+    def spread(self) -> Spread:
+        """The sets as units."""
+        cross, units = (self.w[:, None, :, None] * self.g).sum(2), int((self.w > 0).any(0).sum())
+        weight = self.w.square().sum(1)[:, None, None]
+        return Spread(self.g.square().sum(2), cross, weight, self.g.amin(2), self.g.amax(2), units)
+
+
+def in_turn(values: Float[Tensor, "*c n d"], sets: int, start: int) -> Float[Tensor, "*c r d"]:
+    """Sums of rows r = start, start + 1, …, one for each r mod sets."""
+    n = values.shape[-2]
+    whole = n // sets * sets
+    sums = values[..., :whole, :].unflatten(-2, (n // sets, sets)).sum(-3)
+    sums[..., : n - whole, :] += values[..., whole:, :]
+    return sums.roll(start % sets, dims=-2)
+
+
 class Totals:
     """The sums of a pass over the draw, for s weightings of its rows at once (all of them; and each of 20 groups, say).
 
@@ -179,6 +214,7 @@ class Totals:
         self.values: ValueSums | None = None
         self.gradients: GradientSums | None = None
         self.spread: Spread | None = None
+        self.replicates: Replicates | None = None
 
     def add_values(self, X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"], y: Float[Tensor, "b k n"]) -> None:
         if self.y0 is None:
@@ -195,8 +231,11 @@ class Totals:
         gradient: Float[Tensor, "c k r d"],
         unit_size: int | None,
         squares: int | None = None,
+        replicates: int = 0,
+        start: int = 0,
     ) -> None:
-        """Rows of instances i among b; `unit_size` rows are one independent draw, None if the rows are not random.
+        """Rows of instances i among b, the draw's from `start` on; `unit_size` rows are one independent draw, None if
+        the rows are not random.
 
         Where `squares` is given, Σ w ‖g‖² is summed for so many weightings, the first.
         """
@@ -208,6 +247,8 @@ class Totals:
             self.gradients = GradientSums(weight.new_zeros(b, sets, k, d), weight.new_zeros(b, squares or sets, k))
             zeros, far = weight.new_zeros(b, k, d), weight.new_full((b, k, d), torch.inf)
             self.spread = Spread(zeros, zeros.clone(), weight.new_zeros(b, 1, 1), far, -far)
+            if replicates:
+                self.replicates = Replicates(weight.new_zeros(b, replicates), weight.new_zeros(b, k, replicates, d))
         self.g0[i] = torch.where(self.g0[i].isnan(), gradient[:, :, 0].to(self.g0), self.g0[i])
         # Within a block in the model's precision: what is summed is the spread about g₀, so nothing is lost.
         gradient = gradient.float() if gradient.element_size() < 4 else gradient
@@ -219,6 +260,8 @@ class Totals:
         self.gradients.gg[i] += second[:, :, :sets].sum(-1).transpose(1, 2)
         if unit_size is None:
             return
+        if self.replicates is not None:
+            self.replicates.add(i, weight[:, 0], about, start)
         if unit_size == 1:
             w = weight[:, 0]
             self.spread.add(i, w, second[:, :, sets], first[:, :, sets], extremes(w, about))

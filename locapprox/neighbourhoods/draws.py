@@ -18,6 +18,8 @@ class Draw:
     Rows are independent unless said otherwise: after the first `n_fixed` rows, which are not random (enumerated, or
     nodes of a quadrature, or a share of what is drawn without replacement, see `ShapleyMasks`), every `unit_size`
     consecutive rows were drawn together (2 for complementary pairs).
+    Or the rows are `replicates` independent sets in turn: row r of the whole draw is of set r mod `replicates`, whose
+    rows depend on each other (points of a randomised sequence). Errors are then from the spread between sets.
     `coarse_weight` are weights of a coarser quadrature on the same nodes, or of several (r, n), coarsest first; the
     difference is the reported error.
     """
@@ -27,6 +29,7 @@ class Draw:
     unit_size: int = 1
     n_fixed: int = 0
     coarse_weight: Float[Tensor, "*r n"] | None = None
+    replicates: int = 0
 
     def __post_init__(self) -> None:
         for name, part in {"xi": self.xi, "weight": self.weight, "coarse_weight": self.coarse_weight}.items():
@@ -48,6 +51,8 @@ class Draw:
                 f"a draw of {n} rows cannot have n_fixed={fixed} and units of {unit}: the rows after the fixed ones "
                 "are whole units"
             )
+        if whole_number(self.replicates, "replicates", least=0) and (fixed or unit > 1):
+            raise ValueError("a draw has units, or fixed rows, or replicates of all its rows")
 
     def check(self, b: int) -> None:
         """Raise ValueError unless it suits b instances, and has numbers that can be fitted."""

@@ -32,8 +32,8 @@ LINEAR, FEJER = Linear(), Fejer()
 def c_lime(sigma: Sigma = SIGMA, antithetic: bool | None = None) -> Method:
     """Agarwal et al. 2021: a line through f in Gaussian noise of standard deviation σ (one, or one per entry).
 
-    From n_samples ≥ 8 (d + 1) on, draws are pairs ξ, −ξ by default, from which a weight learns nothing of the even part
-    of f around x₀. `antithetic=False` draws independently, as the paper does.
+    From n_samples ≥ 8 (d + 1) and 160 on, draws are pairs ξ, −ξ, from which a weight learns nothing of the even part of
+    f around x₀: near x₀ that is most of what is not linear. `antithetic=False` draws independently, as the paper does.
     """
     return Method("C-LIME", Additive(Normal(sigma, antithetic)), SquaredError(), reference="agarwal2021")
 

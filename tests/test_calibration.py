@@ -80,7 +80,9 @@ def coverage(name, kind, n, seeds, level=0.95):
         if not known.any():
             continue
         covered.append(float(((low <= expected) & (expected <= high))[known].double().mean()))
-        squares.append(float(((e.weights - expected) / e.standard_error)[known].square().mean()))
+        of_t = (1 - 2 / e.degrees_of_freedom)[:, None].expand_as(known)  # 1 / the variance of t
+        z = (e.weights - expected) / e.standard_error
+        squares.append(float((of_t * z.square())[known].mean()))
     assert len(covered) > 0.95 * seeds
     return np.mean(covered), np.std(covered, ddof=1) / seeds**0.5, np.mean(squares) ** 0.5
 
@@ -101,6 +103,16 @@ def test_intervals_cover(name, kind):
 def test_intervals_cover_over_2000_seeds(name, kind, n):
     mean, error, z = coverage(name, kind, n, 2000)
     print(f"MUST-SHOW coverage {name}, {kind}, n = {n}: {mean:.4f} ± {error:.4f}, rms z {z:.3f}")
+    assert 0.93 <= mean <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [128, 512, 2048])
+@pytest.mark.parametrize("kind", ["tanh", "relu"])
+@pytest.mark.parametrize("name", ["SmoothGrad", "C-LIME"])
+def test_intervals_of_the_default_draws_cover_over_1000_seeds(name, kind, n):
+    mean, error, z = coverage(name, kind, n, 1000)
+    print(f"MUST-SHOW coverage of default draws, {name}, {kind}, n = {n}: {mean:.4f} ± {error:.4f}, rms z {z:.3f}")
     assert 0.93 <= mean <= 0.97
 
 

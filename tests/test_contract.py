@@ -49,6 +49,7 @@ NEIGHBOURHOODS = {
     "normal": additive(lx.Normal(0.3)),
     "normal per entry": additive(lx.Normal(torch.linspace(0.1, 0.5, D))),
     "antithetic": additive(lx.Normal(0.3, antithetic=True)),
+    "sobol": additive(lx.Normal(0.3, sobol=True)),
     "normal, kernel in xi": lambda x: lx.Additive(lx.Normal(0.5), kernel=lx.ExponentialKernel(4.0, "xi")),
     "correlated": additive(lx.CorrelatedNormal(0.1 * torch.eye(D) + 0.02)),
     "fair masks": multiplicative(lx.FairMasks()),
@@ -385,6 +386,7 @@ def test_a_distribution_that_breaks_a_clause_is_told_which(clause):
 DISTRIBUTIONS = [
     lx.Normal(0.3),
     lx.Normal(torch.linspace(0.1, 0.5, 5), antithetic=True),
+    lx.Normal(0.3, sobol=True),
     lx.CorrelatedNormal(torch.eye(5) + 0.1),
     lx.Uniform(),
     lx.GaussLegendre(),

@@ -237,7 +237,7 @@ def test_the_width_of_simultaneous_intervals():
     e = lx.explain(OneLayer("tanh"), INSTANCES, lx.smoothgrad(0.1), n_samples=300)
     for together, m in ((False, 1), (True, 14), ("features", 14), ("all", 28)):
         low, high = e.interval(simultaneous=together)
-        expected = 2 * stats.t.ppf(1 - 0.05 / (2 * m), 299) * e.standard_error
+        expected = 2 * stats.t.ppf(1 - 0.05 / (2 * m), 15) * e.standard_error
         torch.testing.assert_close(high - low, expected)
     with pytest.raises(ValueError, match="simultaneous must be"):
         e.interval(simultaneous="batch")

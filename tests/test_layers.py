@@ -51,8 +51,9 @@ NARROWER = {  # files that may import less than their layer, or one thing more
     "neighbourhoods/labels.py": ("_parts", "models.inputs", "neighbourhoods.named"),
     "neighbourhoods/kernels.py": ("_parts", "neighbourhoods.draws"),
     "neighbourhoods/distributions.py": (
-        *("_names", "_parts", "models.inputs", "neighbourhoods.draws", "neighbourhoods.named"),
+        *("_names", "_parts", "models.inputs", "neighbourhoods.draws", "neighbourhoods.named", "neighbourhoods.sobol"),
     ),
+    "neighbourhoods/sobol.py": (),
     "neighbourhoods/masks.py": ("_parts", "_memory", "neighbourhoods.draws", "neighbourhoods.distributions"),
     "neighbourhoods/quadratures.py": ("_parts", "neighbourhoods.draws", "neighbourhoods.distributions"),
     "fit/losses.py": ("_parts", "fit.links"),

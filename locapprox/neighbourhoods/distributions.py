@@ -21,7 +21,7 @@ from locapprox.neighbourhoods.draws import Draw, block_size
 from locapprox.neighbourhoods.named import Named
 from locapprox.neighbourhoods.sobol import COPIES, MOST, Copies
 
-PAIRS_FROM = 8  # draws for an unknown: 4 pairs, from which intervals of weights cover .95 to .96 (.98 from 2)
+PAIRS_FROM = 8, 160  # draws for an unknown (from 2 pairs for each intervals cover .98, from 4 .95–.96), and in all
 Sigma = float | Tensor | np.ndarray | pd.Series
 
 
@@ -102,7 +102,8 @@ def ones(xi: Tensor) -> Tensor:
 class Normal(Named, Concise, BaseDistribution):
     """ξ ~ Normal(0, diag σ²), σ > 0 a number or one per entry (a Series by the names of the columns of x).
 
-    With `antithetic`, draws come in pairs ξ, −ξ; None: where n ≥ 8 (d + 1), so that half of them still tell enough.
+    With `antithetic`, draws come in pairs ξ, −ξ; None: where n ≥ 8 (d + 1) and 160, so that half as many units tell
+    enough.
     With `sobol`, they are 16 independent copies of Sobol's points in turn (up to 21,201 entries; independent beyond).
     """
 
@@ -137,7 +138,7 @@ class Normal(Named, Concise, BaseDistribution):
     def draw(self, d: int, n: int, rng: torch.Generator, dtype: torch.dtype) -> Draw:
         if self.sobol and d <= MOST:
             return self._scaled(Copies(d, rng).normal(0, n, dtype), replicates=COPIES)
-        paired = n >= PAIRS_FROM * (d + 1) if self.antithetic is None else self.antithetic
+        paired = self._paired(d, n)
         z = torch.randn(n // 2 if paired else n, d, generator=rng, device=rng.device, dtype=dtype)
         if paired:
             return self._scaled(torch.stack([z, -z], dim=1).reshape(-1, d), unit_size=2)
@@ -149,9 +150,13 @@ class Normal(Named, Concise, BaseDistribution):
             for start in range(0, n, size):
                 yield self._scaled(copies.normal(start, min(start + size, n), dtype), replicates=COPIES)
         elif self.antithetic is None:  # decided by the whole draw
-            yield from replace(self, antithetic=n >= PAIRS_FROM * (d + 1)).blocks(d, n, rng, dtype)
+            yield from replace(self, antithetic=self._paired(d, n)).blocks(d, n, rng, dtype)
         else:
             yield from super().blocks(d, n, rng, dtype)
+
+    def _paired(self, d: int, n: int) -> bool:
+        each, least = PAIRS_FROM
+        return n >= max(least, each * (d + 1)) if self.antithetic is None else self.antithetic
 
     def _scaled(self, z: Tensor, **kind: int) -> Draw:
         sigma, d = torch.as_tensor(self.sigma, dtype=z.dtype, device=z.device).flatten(), z.shape[1]

@@ -110,8 +110,8 @@ def engine(p: Problem) -> dict[str, lx.Method]:
         lx.integrated_gradients(**masks, rule=lx.GaussLegendre()),
         lx.gradient_x_input(**masks),
         lx.vanilla_gradients(),
-        lx.smoothgrad(p.sigma),
-        lx.c_lime(p.sigma),
+        lx.smoothgrad(p.sigma, sobol=False),
+        lx.c_lime(p.sigma, antithetic=False),
     ]
     return {method.name: method for method in methods}
 
@@ -151,7 +151,7 @@ def limits(p: Problem, theirs: Mapping[str, Tensor], seed: int) -> pd.DataFrame:
 
     def rows() -> Iterator[pd.DataFrame]:
         for sigma in (*SIGMAS, 0.0):
-            method = lx.smoothgrad(sigma) if sigma else lx.vanilla_gradients()
+            method = lx.smoothgrad(sigma, sobol=False) if sigma else lx.vanilla_gradients()
             yield compared(weights(p, method, seed), gradient, limit="SmoothGrad", parameter=sigma)
         for a in (*STARTS, 1.0):
             yield compared(weights(p, over_uniform(p, a), seed), product, limit="Gradient x Input", parameter=a)

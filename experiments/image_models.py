@@ -83,7 +83,8 @@ class Problem:
         width = float(self.gap(baseline).double().square().flatten(1).sum(1).mean().sqrt())
         methods = [lx.lime(width, **masks), lx.kernel_shap(**masks), lx.occlusion(**masks)]
         methods += [lx.integrated_gradients(base), lx.gradient_x_input(base)]
-        methods += [lx.vanilla_gradients(), lx.smoothgrad(c.sigma), lx.c_lime(c.sigma)]
+        methods += [lx.vanilla_gradients(), lx.smoothgrad(c.sigma, sobol=False)]
+        methods += [lx.c_lime(c.sigma, antithetic=False)]
         return {method.name: method for method in methods}
 
     def n_samples(self, method: str) -> int:

@@ -71,8 +71,8 @@ def compute(config: Config, table: Table, own: list[lx.Method], cache: Path) -> 
     if ":" in config.model:
         model, target = user.model(config.model, config.data, config.target, table)
         x = table.x_explain[: config.points]
-        methods = lx.paper_methods() | {"LIME": lx.lime(config.width), "C-LIME": lx.c_lime(config.sigma)}
-        methods |= {"SmoothGrad": lx.smoothgrad(config.sigma)}
+        methods = lx.paper_methods() | {"LIME": lx.lime(config.width), "C-LIME": lx.c_lime(config.sigma, False)}
+        methods |= {"SmoothGrad": lx.smoothgrad(config.sigma, sobol=False)}
         tables = [measure(config, model, x, methods, target, own)]
         notes: dict[str, Any] = {}
     else:

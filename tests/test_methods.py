@@ -484,7 +484,7 @@ REPRS = {
         baseline=torch.zeros(3, 28, 28), features=np.zeros((28, 28), int)
     ),
     "Additive(Normal([0.1, 0.25], antithetic=None))": lx.c_lime(torch.tensor([0.1, 0.25], dtype=F64)),
-    "Method('SmoothGrad', Additive(Normal(0.1, sobol=True)), GradientMatching(), reference='smilkov2017')": lx.smoothgrad(),
+    "Method('SmoothGrad', Additive(Normal(0.1, sobol=True)), GradientMatching(), reference=": lx.smoothgrad(),
     "Normal(2.0, antithetic=True)": lx.Method("", lx.Additive(Normal(2.0, antithetic=True)), lx.SquaredError()),
     "surrogate=Sparse(3, intercept=False)": lx.Method(
         "", lx.Additive(Normal(2.0)), lx.SquaredError(), lx.Sparse(3, intercept=False)

@@ -70,7 +70,7 @@ def test_beyond_the_last_entry_with_direction_numbers_draws_are_independent():
 @pytest.mark.parametrize("n", [5, 16, 23, 100, 1500])
 @pytest.mark.parametrize("batch_size", [None, 7])
 def test_errors_of_a_mean_gradient_are_from_the_copies(n, batch_size):
-    """√(R / (R − 1) Σ (G_r − W_r ḡ)²) / n with R copies, t with R − 1 degrees; of R = n rows that of independent ones."""
+    """√(R / (R − 1) Σ (G_r − W_r ḡ)²) / n of R copies, t with R − 1 degrees; of R = n as of independent rows."""
     e = lx.explain(wave, INSTANCES, lx.smoothgrad(0.5), n_samples=n, seed=4, batch_size=batch_size, progress=False)
     xi = e.points(0)[0].xi
     g = gradients(INSTANCES, xi)

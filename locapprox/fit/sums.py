@@ -196,7 +196,7 @@ def in_turn(values: Float[Tensor, "*c n d"], sets: int, start: int) -> Float[Ten
     """Sums of rows r = start, start + 1, …, one for each r mod sets."""
     n = values.shape[-2]
     whole = n // sets * sets
-    sums = values[..., :whole, :].unflatten(-2, (n // sets, sets)).sum(-3)
+    sums: Tensor = values[..., :whole, :].unflatten(-2, (n // sets, sets)).sum(-3)
     sums[..., : n - whole, :] += values[..., whole:, :]
     return sums.roll(start % sets, dims=-2)
 

@@ -158,12 +158,12 @@ class Normal(Named, Concise, BaseDistribution):
         each, least = PAIRS_FROM
         return n >= max(least, each * (d + 1)) if self.antithetic is None else self.antithetic
 
-    def _scaled(self, z: Tensor, **kind: int) -> Draw:
+    def _scaled(self, z: Tensor, unit_size: int = 1, replicates: int = 0) -> Draw:
         sigma, d = torch.as_tensor(self.sigma, dtype=z.dtype, device=z.device).flatten(), z.shape[1]
         if sigma.numel() not in (1, d):
             raise ValueError(f"sigma has {sigma.numel()} entries, the input has {d}: give one number or one per entry")
         xi = sigma * z
-        return Draw(xi, ones(xi), **kind)
+        return Draw(xi, ones(xi), unit_size, replicates=replicates)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -30,7 +30,7 @@ class Copies:
         real = torch.promote_types(dtype, torch.float32)
         bits = 24 if real == torch.float32 else BITS  # that 2u − 1 has room for, and is never ±1
         centred = (rows >> (BITS - bits)) - 2 ** (bits - 1)
-        u = centred.to(real).add_(0.5).div_(2 ** (bits - 1))
+        u: Tensor = centred.to(real).add_(0.5).div_(2 ** (bits - 1))
         return u.erfinv_().mul_(math.sqrt(2)).to(dtype)
 
 

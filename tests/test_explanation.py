@@ -32,7 +32,7 @@ def _close_figures():
 def test_intervals_are_normal_or_t(tanh_net, x, monkeypatch):
     from locapprox.fit import plan
 
-    e = lx.explain(tanh_net, x, lx.c_lime(), n_samples=400)
+    e = lx.explain(tanh_net, x, lx.c_lime(antithetic=False), n_samples=400)
     assert e.standard_error.isfinite().all()
     for level in (0.5, 0.95, 0.999):
         low, high = e.interval(level)
@@ -40,7 +40,7 @@ def test_intervals_are_normal_or_t(tanh_net, x, monkeypatch):
         torch.testing.assert_close(high - e.weights, q * e.standard_error, rtol=1e-9, atol=1e-15)
         torch.testing.assert_close(e.weights - low, q * e.standard_error, rtol=1e-9, atol=1e-15)
     monkeypatch.setattr(plan, "MEMORY", 10)
-    e = lx.explain(tanh_net, x, lx.c_lime(), n_samples=400)
+    e = lx.explain(tanh_net, x, lx.c_lime(antithetic=False), n_samples=400)
     q = stats.t.ppf(0.975, 19)
     torch.testing.assert_close(e.interval()[1] - e.weights, q * e.standard_error, rtol=1e-9, atol=1e-15, equal_nan=True)
     for level in (0.0, 1.0, 95):

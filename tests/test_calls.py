@@ -79,3 +79,26 @@ def test_rows_of_a_call_on_a_gpu_are_a_share_of_its_memory():
     assert rows_on_gpu(140 * 2**30, image) == 140 * 2**20 // image == 243
     assert rows_on_gpu(2**30, image) == 8
     assert rows_on_gpu(140 * 2**30, 4 * 23) == 2**17
+
+
+def test_small_draws_share_a_call():
+    """X's instances have different numbers of null players, so draws of their own: one call answers them, as alone."""
+    calls, x = [], X[:6].clone()
+    for i in range(len(x)):
+        x[i, :i] = 0
+    model = lambda rows: calls.append(len(rows)) or NET(rows)  # noqa: E731
+    for method, n in ((lx.kernel_shap(), 30), (lx.occlusion(), 1), (lx.lime(2.0), 30)):
+        calls.clear()
+        e = lx.explain(NET, x, method, n_samples=n, target=1, progress=False)
+        shared = lx.explain(model, x, method, n_samples=n, target=1, progress=False)
+        alone = lx.concat([lx.explain(NET, x[i : i + 1], method, n_samples=n, target=1) for i in range(len(x))])
+        assert max(calls) == int(shared.n_samples.sum())
+        assert len(calls) == 2  # and one row again
+        for name in ("weights", "standard_error", "loss", "intercept"):
+            for other in (e, shared):
+                a, b = getattr(other, name), getattr(alone, name)
+                torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
+        calls.clear()
+        lx.explain(model, x, method, n_samples=n, target=1, progress=False, batch_size=int(e.n_samples.max()))
+        assert len(calls) > 2
+        assert max(calls) <= int(e.n_samples.max())

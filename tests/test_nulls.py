@@ -297,7 +297,7 @@ def test_without_nulls_nothing_changes(x, method):
 
 
 def test_what_a_batch_holds_is_let_go(x):
-    """Every number of players has a draw: no more than one of them is held at a time."""
+    """Every number of players has a draw: no more are held at a time than have one call's rows together."""
     import gc
 
     held = []
@@ -310,7 +310,8 @@ def test_what_a_batch_holds_is_let_go(x):
             held.append(sum(type(one) is type(sample) for one in gc.get_objects()))
             return super().fit(sample, loss)
 
-    lx.explain(model, x, lx.Method("counting", lx.lime(2.0).neighbourhood, lx.SquaredError(), Counting()))
+    method = lx.Method("counting", lx.lime(2.0).neighbourhood, lx.SquaredError(), Counting())
+    lx.explain(model, x, method, batch_size=1000)
     assert len(held) == 4  # of 7, 6, 5 and 1 entries of ξ
     assert max(held) <= 2  # the last one is still the loop's
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,6 +19,11 @@ class Block:
     coarse_weight: Float[Tensor, "r n"] | None  # of coarser rules, coarsest first
     exact: Float[Tensor, "e d"]
     replicates: int = 0  # independent sets that the rows are of in turn, see `Draw`
+
+    @property
+    def rows(self) -> Float[Tensor, "m d"]:
+        """Those to interpolate and those to fit."""
+        return torch.cat([self.exact, self.xi]) if len(self.exact) else self.xi
 
     @property
     def units(self) -> int:

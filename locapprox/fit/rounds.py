@@ -29,6 +29,7 @@ from locapprox.fit.result import Fit
 from locapprox.fit.sampling import samples
 from locapprox.fit.stopping import Stop
 from locapprox.fit.surrogates import BaseSurrogate
+from locapprox.fit.together import together
 from locapprox.neighbourhoods.base import BaseNeighbourhood
 
 PATIENCE = 3  # rounds after which errors that are not known are no longer waited for
@@ -138,7 +139,8 @@ class Task:
         drawn, degrees = torch.zeros(2, len(problem.x), dtype=torch.float64, device="cpu")
         nested = torch.zeros(len(problem.x), dtype=torch.bool, device="cpu")
         leave = surrogate.nulls_leave, surrogate.any_origin
-        for sample in samples(problem, self.where, n, seed, "fit", bar, held, *leave):
+        found = samples(problem, self.where, n, seed, "fit", bar, held, *leave)
+        for sample in found if loss.of_gradients else together(found):
             fit, i = on_all(fitted(surrogate, sample, loss), sample), sample.instances.cpu()
             parts.append((sample.instances, fit))
             drawn[i] = sample.drawn if fit.rows is None else fit.rows.to(drawn)

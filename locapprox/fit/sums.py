@@ -104,12 +104,11 @@ def moments(
     return first.to(weight.dtype), second.to(weight.dtype)
 
 
-def extremes(weight: Float[Tensor, "h r"], a: Float[Tensor, "c k r d"]) -> tuple[Tensor, Tensor]:
-    """The least and the largest w a over the rows; no copy of a where all weights are one."""
-    shared = bool((weight == weight[:1, :1]).all())
-    least, most = torch.aminmax(a if shared else weight[:, None, :, None] * a, dim=2)
-    scale = weight[0, 0] if shared else 1.0
-    return least.to(weight) * scale, most.to(weight) * scale
+def weighed(weight: Float[Tensor, "h r"], a: Float[Tensor, "c k r d"]) -> tuple[Tensor, Tensor]:
+    """w a as rows and a factor of all; no copy of a where all weights are one."""
+    if bool((weight == weight[:1, :1]).all()):
+        return a, weight[0, 0]
+    return weight[:, None, :, None] * a, torch.ones_like(weight[0, 0])
 
 
 def _lost(first: Tensor, second: Tensor, most: Tensor, small: float, large: float) -> bool:
@@ -178,12 +177,13 @@ class Replicates:
     w: Float[Tensor, "b r"]
     g: Float[Tensor, "b k r d"]
 
-    def add(self, i: slice, weight: Float[Tensor, "h n"], about: Float[Tensor, "c k n d"], start: int) -> None:
-        """Rows of instances i, the draw's from `start` on."""
-        sets, shared = self.w.shape[1], bool((weight == weight[:1, :1]).all())
-        about = about if shared else weight[:, None, :, None] * about
+    def add(
+        self, i: slice, weight: Float[Tensor, "h n"], of_rows: Float[Tensor, "c k n d"], scale: Tensor, start: int
+    ) -> None:
+        """Rows of instances i, the draw's from `start` on: w, and w g over a factor of all (see `weighed`)."""
+        sets = self.w.shape[1]
         self.w[i] += in_turn(weight[..., None], sets, start)[..., 0]
-        self.g[i] += in_turn(about, sets, start) * (weight[0, 0] if shared else 1.0)
+        self.g[i] += in_turn(of_rows, sets, start) * scale
 
     def spread(self) -> Spread:
         """The sets as units."""
@@ -260,11 +260,13 @@ class Totals:
         self.gradients.gg[i] += second[:, :, :sets].sum(-1).transpose(1, 2)
         if unit_size is None:
             return
-        if self.replicates is not None:
-            self.replicates.add(i, weight[:, 0], about, start)
         if unit_size == 1:
             w = weight[:, 0]
-            self.spread.add(i, w, second[:, :, sets], first[:, :, sets], extremes(w, about))
+            of_rows, scale = weighed(w, about)
+            least, most = (end.to(weight) * scale for end in torch.aminmax(of_rows, dim=2))
+            self.spread.add(i, w, second[:, :, sets], first[:, :, sets], (least, most))
+            if self.replicates is not None:
+                self.replicates.add(i, w, of_rows, scale, start)
             return
         weights = weight[:, 0].unflatten(-1, (-1, unit_size)).sum(-1)
         of_unit = (weight[:, :1, :, None] * about).unflatten(2, (-1, unit_size)).sum(3)

@@ -144,6 +144,17 @@ class Scores:
         with torch.no_grad():
             return self._once_more(*self._of_placed(placed, instances))
 
+    def of_several(self, placed: Sequence[Tensor], instances: Sequence[Tensor]) -> list[Float[Tensor, "b k n"]]:
+        """Copies of the `values` of each, from one call."""
+        lead, found = placed[0].ndim - self.input_ndim, []
+        each = [part.flatten(0, lead - 1) for part in placed]
+        own = [i.repeat_interleave(len(rows) // len(i)) for i, rows in zip(instances, each, strict=True)]
+        scores = self.values(torch.cat(each).unsqueeze(1), torch.cat(own))[..., 0]
+        for part, whole in zip(scores.split([len(rows) for rows in each]), placed, strict=True):
+            part = part.unflatten(0, whole.shape[:lead])
+            found.append((part.mean(2) if lead == 3 else part).movedim(2, 1).clone())
+        return found
+
     def gradients(
         self, place: Callable[[Tensor], Tensor], xi: Float[Tensor, "b n d"], instances: Tensor
     ) -> tuple[Float[Tensor, "b k n"], Float[Tensor, "b k n d"]]:

@@ -215,7 +215,7 @@ class Multiplicative(Placement):
         return self._labels.count(x)
 
     def _copies(self, x: Tensor) -> int:
-        return self._base.of(x).shape[1]
+        return 1 if self._base.zero else self._base.of(x).shape[1]
 
     def _squared_distance(self, x: Tensor, xi: Tensor) -> Tensor:
         removed = (1 - xi).square()

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from locapprox import BaseNeighbourhood, Draw
-from locapprox.fit import minimise, newton
+from locapprox.fit import minimise, newton, sampling
+from locapprox.fit.kept import Recent
 
 torch.set_num_threads(1)
 
@@ -52,6 +53,12 @@ class AuthorsModel:
             layer.load_state_dict({"weight": weight, "bias": bias})
             parts += [layer, *([activation()] if activation and name != names[-1] else [])]
         return nn.Sequential(*parts, *([nn.Sigmoid()] if self._sigmoid else [])).eval()
+
+
+@pytest.fixture(autouse=True)
+def no_draw_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one test to the next: what a test breaks on purpose is drawn anew, and let go."""
+    monkeypatch.setattr(sampling, "_recent", Recent())
 
 
 @pytest.fixture

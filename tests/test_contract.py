@@ -587,7 +587,7 @@ def test_the_sparse_surrogate_is_least_squares_on_its_features():
 def test_the_sparse_surrogate_of_gradients_keeps_the_largest():
     x = inputs((D,), 3, torch.float64)
     model = Model(torch.float64)
-    full = lx.explain(model, x, lx.smoothgrad(0.3), n_samples=50, target=0, progress=False)
+    full = lx.explain(model, x, lx.smoothgrad(0.3, sobol=False), n_samples=50, target=0, progress=False)
     method = lx.Method("sparse", lx.Additive(lx.Normal(0.3)), lx.GradientMatching(), lx.Sparse(2))
     e = lx.explain(model, x, method, n_samples=50, target=0, progress=False)
     for i in range(3):

@@ -10,6 +10,7 @@ import torch
 
 import locapprox as lx
 from locapprox.fit import quadratic, surrogates
+from locapprox.models.scores import Scores
 from locapprox.neighbourhoods import masks, quadratures
 from theory_checks import instances, rates, recovery, stein
 from theory_checks.claims import Claim, main, table
@@ -180,10 +181,14 @@ def stratified(patch):
 
 
 def gradients_times(factor):
-    """Every mean gradient, scaled."""
-    original = quadratic.Quadratic.mean_gradient.fget
-    wrong = property(lambda s: factor * original(s))
-    return lambda patch: patch.setattr(quadratic.Quadratic, "mean_gradient", wrong)
+    """Every gradient, scaled."""
+    original = Scores.gradients
+
+    def wrong(self, place, xi, instances):
+        y, gradient = original(self, place, xi, instances)
+        return y, factor * gradient
+
+    return lambda patch: patch.setattr(Scores, "gradients", wrong)
 
 
 def known_everywhere(patch):

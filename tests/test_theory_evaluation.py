@@ -17,7 +17,7 @@ import locapprox as lx
 import theory_checks.__main__ as runner
 from locapprox import _explain
 from locapprox.evaluation import columns
-from locapprox.fit import jackknife, minimise, quadratic, sums, surrogates
+from locapprox.fit import jackknife, minimise, quadratic, spread, surrogates
 from locapprox.fit import points as points_around
 from locapprox.models import scores
 from locapprox.neighbourhoods import masks
@@ -161,12 +161,12 @@ def flat_kernel(patch):
 
 
 def kept_finite(patch):
-    original = masks._masks
+    original = lx.ShapleyMasks.blocks
 
-    def wrong(xi, weight, *rest, **more):
-        return original(xi, min(weight, 1.0), *rest, **more)
+    def wrong(self, *args):
+        yield from (replace(draw, weight=draw.weight.clamp(max=1.0)) for draw in original(self, *args))
 
-    patch.setattr(masks, "_masks", wrong)
+    patch.setattr(lx.ShapleyMasks, "blocks", wrong)
 
 
 def shifted(patch):
@@ -304,8 +304,8 @@ uniform = case_with(weight=lambda w: np.full_like(w, 1 / len(w)))
 loss_up, loss_low = scaled(Quadratic, "loss_of", 1.0, 1e-3), scaled(Quadratic, "loss_of", 1e-3)
 mean_up = scaled(Quadratic, "mean_gradient", 1.01)
 biased = scaled(Quadratic, "mean_gradient", 1.2)
-spread_low = scaled(sums.Spread, "variance", 0.9)
-spread_zero = scaled(sums.Spread, "variance", 0.0)
+spread_low = scaled(spread.Spread, "variance", 0.9)
+spread_zero = scaled(spread.Spread, "variance", 0.0)
 constant_up = scaled(Quadratic, "constant_loss", 1.01)
 
 boxes, theorem, one_for_all = (

@@ -7,7 +7,7 @@ import pytest
 
 import locapprox as lx
 from locapprox.evaluation import columns, intervals, perturbation
-from locapprox.fit import errors, evidence, jackknife, links, quadratic, sums
+from locapprox.fit import errors, evidence, jackknife, links
 from locapprox.models import scores
 from locapprox.neighbourhoods import baselines, masks, quadratures
 from theory_checks import evaluation, leaving_out, parts
@@ -109,7 +109,11 @@ MUTATIONS = {  # section, mutation, claims that must fail (parts of their statem
         lambda p: p.setattr(errors, "GROUPS", 19),
         ["in noise: stand", "20 groups"],
     ),
-    "variance of rows": (leaving_out.errors, given(sums.Spread, "variance", lambda v: 1.01 * v), ["the pairs' means"]),
+    "variance of rows": (
+        leaving_out.errors,
+        given(spread.Spread, "variance", lambda v: 1.01 * v),
+        ["the pairs' means"],
+    ),
     "coarse rule": (
         leaving_out.errors,
         given(quadratures, "_interpolating", lambda weight: np.full(len(weight), 1 / len(weight))),
@@ -128,7 +132,7 @@ MUTATIONS = {  # section, mutation, claims that must fail (parts of their statem
     "groups swapped": (parts.groups, other_groups, ["quotient game"]),
     "gradients off": (
         parts.groups,
-        given(quadratic.Quadratic, "mean_gradient", lambda g: 1.01 * g),
+        given(scores.Scores, "gradients", lambda found: (found[0], 1.01 * found[1])),
         ["Σ x ∂f over each"],
     ),
     "one row of the background": (parts.backgrounds, first_row, ["over a background"]),

@@ -96,7 +96,7 @@ def infidelities() -> list[Claim]:
 def variances() -> list[Claim]:
     """SmoothGrad's own draws, with gradients by hand and every coordinate's loss minimised numerically."""
     f, x, n = Net.random(4, 6, seed=1), torch.tensor([[0.3, -0.5, 0.8, 0.1]], dtype=torch.float64), 60
-    e = lx.explain(f.model, x, lx.smoothgrad(sigma=0.4), n_samples=n)
+    e = lx.explain(f.model, x, lx.smoothgrad(sigma=0.4, sobol=False), n_samples=n)
     draw, placed = e.points(0)
     gradients = f.gradients(placed.numpy())
     found = [minimize_scalar(lambda w, g=g: np.mean((g - w) ** 2), tol=1e-12) for g in gradients.T]
@@ -127,13 +127,14 @@ def farthest(a: np.ndarray, b: np.ndarray) -> float:
 @cache
 def losses() -> pd.DataFrame:
     """In-sample, leave-one-out and fresh-draw loss of fits to few draws, one row per method and seed."""
-    f = Net.random(6, 8, seed=2)
-    x = torch.tensor([[0.6, -0.5, 0.8, 0.4, -0.7, 0.5]], dtype=torch.float64)
-    methods = {lx.c_lime(sigma=0.5): 40, lx.smoothgrad(sigma=0.5): 4, lx.lime(width=2.0): 40, lx.kernel_shap(): 40}
+    x = torch.tensor([[0.6, -0.5, 0.8, 0.4, -0.7, 0.5, 0.3, -0.2, 0.9, -0.4, 0.6, -0.8]], dtype=torch.float64)
+    methods = {lx.c_lime(sigma=0.5): (40, 6), lx.smoothgrad(sigma=0.5): (4, 6), lx.lime(width=2.0): (40, 6)}
+    methods |= {lx.kernel_shap(): (60, 12)}
     rows = []
-    for method, n in methods.items():
+    for method, (n, d) in methods.items():
+        f, some = Net.random(d, 8, seed=2), x[:, :d]
         for seed in range(SEEDS):
-            e = lx.explain(f.model, x, method, n_samples=n, seed=seed)
+            e = lx.explain(f.model, some, method, n_samples=n, seed=seed)
             draw, placed = e.points(0)
             weight, points = draw.weight.numpy(), placed.numpy()
             if method.loss.of_gradients:

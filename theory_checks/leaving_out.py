@@ -122,10 +122,10 @@ def errors() -> list[Claim]:
         out.append(Claim(f"{name}: |loss ÷ mean square left out − 1|", abs(float(e.loss[0]) / loss - 1), EXACT))
     sobolev, pairs = explained(noise(SOBOLEV), 100), explained(noise(lx.GradientMatching(), True), 60)
     path = explained(lx.integrated_gradients(rule=lx.GaussLegendre()), 15)
-    around = explained(lx.Method("", lx.Multiplicative(lx.ShapleyMasks()), SOBOLEV), 40)
-    text = "standard errors ÷ those of refits without groups"
+    around = explained(lx.Method("", lx.Multiplicative(lx.ShapleyMasks()), SOBOLEV), 48)
+    text, of_these = "standard errors ÷ those of refits without groups", int(around.points(0)[0].n_fixed)
     out.append(claim(f"values and slopes in noise: {text}", sobolev, by_groups(sobolev, np.ones(D))))
-    out.append(claim(f"values and slopes on masks: {text}", around, by_groups(around, X.numpy(), 2, fixed)))
+    out.append(claim(f"values and slopes on masks: {text}", around, by_groups(around, X.numpy(), 2, of_these)))
     out.append(claim("SmoothGrad, pairs ±ξ: standard errors ÷ those of the pairs' means", pairs, of_pairs(pairs)))
     out.append(
         claim("IG by 15 nodes: error ÷ distance to polynomials on every second", path, by_polynomials(path), 1e-5)

@@ -104,7 +104,7 @@ def by_levels(sample: Sample, loss: Loss, intercept: bool) -> Fit:
             error, stops = resolved(error, now.smooth, rule.nodes, here), torch.ones_like(stops)
         if bool(stops.any()):
             constant = now.theta[..., -1] if intercept else torch.zeros_like(weights[..., 0])
-            parts = weights, constant, error, problem.loss_of(now.theta), problem.constant_loss
+            parts = weights, constant, error, problem.loss_of(now.theta), problem.constant_loss()
             rows = torch.full_like(at, int(used.sum()))
             found.append((at[stops], *(part[stops] for part in (*parts, rows))))
             here.skip(int(stops.sum()) * int((~used).sum()))

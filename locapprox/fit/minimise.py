@@ -90,7 +90,7 @@ def minimise(
     error = known(estimate, done.units, sample)
     theta, d = solution.theta, problem.d
     constant = theta[..., d] if intercept else torch.zeros_like(theta[..., 0])
-    of_constant, degrees = problem.constant_loss, estimate.degrees_of_freedom
+    of_constant, degrees = problem.constant_loss(), estimate.degrees_of_freedom
     fit = Fit(theta[..., :d], constant, error[..., :d], estimate.loss, of_constant, degrees)
     return Minimum(fit, problem, exact, solution.inverse)
 
@@ -161,7 +161,7 @@ def check_resolution(done: Pass, problem: Quadratic) -> None:
     if problem.loss.gradient:
         return
     if sigma is None:
-        flat = problem.constant_loss <= 0
+        flat = problem.constant_loss() <= 0
         if bool(flat.any()) and drowns(sample, bool(flat.all())):
             warn(
                 f"ξ is so small that x_ξ rounds to x in {sample.x.dtype}, so f cannot vary with it: use larger ξ, x in "
@@ -169,7 +169,7 @@ def check_resolution(done: Pass, problem: Quadratic) -> None:
             )
         return
     size = float(sample.x.abs().amax())
-    spread = problem.constant_loss.clamp_min(0).sqrt()
+    spread = problem.constant_loss().clamp_min(0).sqrt()
     round_off = 1e3 * torch.finfo(done.precision).eps * (problem.y0.abs() + spread)
     enough = sigma * float((round_off / spread).nanmedian())  # f's differences grow with σ
     enough = enough if enough <= size / 10 else 0.0

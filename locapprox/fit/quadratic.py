@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -193,7 +192,6 @@ class Quadratic:
             added += self.loss.gradient * step[..., : self.d].square().sum(-1)
         return added
 
-    @cached_property
     def constant_loss(self) -> Float[Tensor, "b k"]:
         """The mean loss of the best constant g: the weighted variance of f, and the mean square of its gradient."""
         weight = self.w[:, None]

@@ -137,6 +137,42 @@ def test_deletion_and_insertion_written_out(tanh_net, x, kind):
         assert area == pytest.approx(trapezoid(rows) / 6, rel=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["bottom", "top", "deletion", "insertion"])
+def test_features_that_are_not_ranked_stay_and_have_no_place(tanh_net, x, kind):
+    """Written out, each instance with features of its own; area over its own k."""
+    rng = torch.Generator().manual_seed(0)
+    w, ranked = torch.randn(x.shape, generator=rng), torch.rand(x.shape, generator=rng) < 0.6
+    ranked[0] = True
+    test = lx.perturbation_test(tanh_net, x, {"w": w}, kind=kind, baseline=0.7, ranked=ranked)
+    signed = kind in ("deletion", "insertion")
+    areas = test.auc().set_index("instance")["auc"]
+    assert len(ranked.sum(1).unique()) > 2
+    for i in range(len(x)):
+        some = ranked[i].nonzero()[:, 0].tolist()
+        order = sorted(some, key=lambda j: float(w[i, j] if signed else w[i, j].abs()), reverse=kind != "bottom")
+        expected = []
+        for k in range(0 if signed else 1, len(some) + 1):
+            moved = x[i].clone()
+            moved[order[k:] if kind == "insertion" else order[:k]] = 0.7
+            after = float(tanh_net(moved[None]).detach())
+            expected.append(after if signed else abs(after - float(tanh_net(x[i : i + 1]).detach())))
+        got = test.changes.query("instance == @i")[test.measure]
+        np.testing.assert_allclose(got, expected, rtol=1e-9)
+        area = trapezoid(expected) / len(some) if signed else np.mean(expected)
+        assert areas[i] == pytest.approx(area, rel=1e-9)
+    if not signed:
+        assert test.auc(up_to=1)["auc"].to_numpy() == pytest.approx(test.changes.query("k == 1")["change"].to_numpy())
+
+
+def test_noise_leaves_what_is_not_ranked(x):
+    ranked = torch.tensor([True, False, True, False, False, False])
+    test = lx.perturbation_test(
+        lambda r: r[:, ~ranked].sum(1), x, {"w": torch.ones_like(x)}, replace="noise", ranked=ranked, draws=5
+    )
+    assert test.changes["k"].max() == 2
+    np.testing.assert_array_equal(test.changes["change"], 0)
+
+
 def test_the_right_order_wins_deletion_and_insertion(x):
     """f = w·x: contributions w ⊙ x are the right order, so deletion falls fastest and insertion rises fastest."""
     slope = torch.linspace(-2, 3, 6, dtype=x.dtype)
@@ -234,6 +270,9 @@ def test_bad_input_is_named(tanh_net, three_outputs, x):
         lx.perturbation_test(tanh_net, x, {"w": torch.ones(5, 4)})
     with pytest.raises(ValueError, match="'w' has NaN"):
         lx.perturbation_test(tanh_net, x, {"w": torch.full_like(x, torch.nan)})
+    for bad in (x, torch.ones(4, dtype=torch.bool), x > 1e9):
+        with pytest.raises(ValueError, match="ranked must be True or False, not all False, of 6 features or of 5"):
+            lx.perturbation_test(tanh_net, x, {"w": x}, ranked=bad)
     with pytest.raises(ValueError, match="baseline"):
         lx.perturbation_test(tanh_net, x, {"w": x}, baseline=torch.zeros(4))
     with pytest.raises(ValueError, match='kind="insertion" sets features to the baseline'):

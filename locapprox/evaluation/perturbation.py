@@ -55,16 +55,20 @@ class PerturbationTest:
         return t_intervals(self.changes, ["method", "k"], self.measure, share(level, "level"))
 
     def auc(self, up_to: int | None = None) -> pd.DataFrame:
-        """The area under each instance's curve: its mean over k = 1 … up_to (default: all), one row per method and
-        instance. With deletion and insertion k = 0 … up_to and the first and last count half (trapezoids)."""
+        """The area under each instance's curve: its mean over k = 1 … up_to (default, and at most: all its ranked
+        features), one row per method and instance. With deletion and insertion k = 0 … up_to and the first and last
+        count half (trapezoids)."""
         least = int(self.changes["k"].min())
         last = None if up_to is None else whole_number(up_to, "up_to", least)
         some = self.changes if last is None else self.changes[self.changes["k"] <= last]
-        values = some.pivot_table(index=["method", "instance"], columns="k", values=self.measure, sort=False)
-        weight = np.ones(values.shape[1])
-        if self.kind in SIGNED and len(weight) > 1:
-            weight[[0, -1]] = 0.5
-        return values.mul(weight / weight.sum()).sum(axis=1, skipna=False).rename("auc").reset_index()
+        by = ["method", "instance"]
+        values = some.pivot_table(index=by, columns="k", values=self.measure, sort=False)
+        k, end = values.columns.to_numpy(), some.groupby(by)["k"].max().loc[values.index].to_numpy()[:, None]
+        weight = (k <= end).astype(float)
+        if self.kind in SIGNED:
+            weight[((k == least) | (k == end)) & (end > least)] = 0.5
+        total = values.where(k <= end, 0.0).mul(weight).sum(axis=1, skipna=False)
+        return (total / weight.sum(1)).rename("auc").reset_index()
 
     def summary(self, up_to: int | None = None, level: float = 0.95) -> pd.DataFrame:
         """Mean AUC and t interval (NaN below 15 instances) per method, in the order of the means: low is good for
@@ -109,6 +113,7 @@ def perturbation_test(
     baseline: BaselineLike = 0.0,
     sigma: float = 0.1,
     features: Features | None = None,
+    ranked: Array | None = None,
     draws: int = 100,
     ties: Ties = "average",
     target: Target = None,
@@ -127,6 +132,10 @@ def perturbation_test(
             names. They have a weight for every label of `features`, or for every entry of x (those of one label are
             added up: a patch's weight is that of its pixels).
         replace: "baseline" sets the features to `baseline`; "noise" adds Normal(0, σ²), `draws` times afresh to x.
+
+        ranked: (b, d) or (d,), True where a feature of an instance takes part, in all explanations alike; the others
+            have no place in the order and keep their values. An instance with m of them has k ≤ m. Masks and paths say
+            nothing of how f moves with a feature at the baseline: `ranked=x != baseline` leaves those out.
 
         ties: "average" over random orders of features of equal |weight|, another one in each draw (with a baseline
             too, unless all that tie are there already); "argsort" takes torch.argsort's order, as the authors do: one
@@ -152,16 +161,18 @@ def perturbation_test(
     lifted, replaced = (problem.check(Multiplicative(FairMasks(), b, features)) for b in (0.0, baseline))
     d = lifted.group_sum(x, x).shape[-1]
     found = as_maps(parts, problem, n_samples, seed)
+    some = _some(ranked, x, d)
     sizes = {name: _sizes(name, one, problem, lifted, d, kind) for name, one in found.items()}
+    sizes = {name: size.where(some, torch.nan) for name, size in sizes.items()}
     moved = _moved(replaced, x) if features is None and not noisy else None
     tied = {name for name, size in sizes.items() if ties == "average" and _tied(size, moved)}
-    perturbed = _Perturbed.of(problem, lifted if noisy else replaced, kind, noisy, d)
+    perturbed = _Perturbed.of(problem, lifted if noisy else replaced, kind, noisy, some)
     changes = perturbed.measured(sizes, tied, draws if noisy or tied else 1, sigma, seed)
     levels = [list(sizes), range(len(x)), perturbed.ks.tolist()]
     frame = pd.MultiIndex.from_product(levels, names=["method", "instance", "k"]).to_frame(index=False)
-    test = PerturbationTest(frame, kind, replace)
-    frame[test.measure] = changes.flatten().cpu().numpy()
-    return test
+    frame["prediction" if kind in SIGNED else "change"] = changes.flatten().cpu().numpy()
+    last = some.sum(1).cpu().numpy()[frame["instance"]]
+    return PerturbationTest(frame[frame["k"] <= last].reset_index(drop=True), kind, replace)
 
 
 def _check_choices(kind: Kind, replace: Replace, ties: Ties) -> None:
@@ -181,15 +192,18 @@ class _Perturbed:
     kind: Kind
     noisy: bool
     ks: Int[Tensor, " k"]
+    last: Int[Tensor, " b"]  # how many features of an instance are ranked
     rows: int  # perturbed inputs in a model call
 
     @classmethod
-    def of(cls, problem: Problem, mask: Multiplicative, kind: Kind, noisy: bool, d: int) -> "_Perturbed":
-        x = problem.x
+    def of(
+        cls, problem: Problem, mask: Multiplicative, kind: Kind, noisy: bool, ranked: Bool[Tensor, "b d"]
+    ) -> "_Perturbed":
+        x, d = problem.x, ranked.shape[1]
         placed = mask.place(x[:1], x.new_ones(1, d))
         copies = placed.shape[2] if placed.ndim > x.ndim + 1 else 1  # averaged over a background sample
         ks = torch.arange(0 if kind in SIGNED else 1, d + 1, device=x.device)
-        return cls(problem, mask, kind, noisy, ks, max(1, problem.scores.rows_per_call // copies))
+        return cls(problem, mask, kind, noisy, ks, ranked.sum(1), max(1, problem.scores.rows_per_call // copies))
 
     def measured(
         self, sizes: dict[str, Tensor], tied: Set[str], rounds: int, sigma: float, seed: int
@@ -219,7 +233,8 @@ class _Perturbed:
         x, mask, out = self.problem.x[i], self.mask.at(self.problem.x, i), []
         for ks in self.ks.split(max(1, self.rows // len(i))):
             first = rank.unsqueeze(1) < ks[:, None]
-            keep = (first if self.kind == "insertion" else ~first).to(x.dtype)
+            others = (rank >= self.last[i, None]).unsqueeze(1)
+            keep = ((first | others) if self.kind == "insertion" else ~first).to(x.dtype)
             placed = mask.place(torch.ones_like(x) if self.noisy else x, keep)
             if self.noisy:
                 placed = x.unsqueeze(1) + (1 - placed) * noise.unsqueeze(1)
@@ -242,6 +257,16 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted[np.argsort(order)]
 
 
+def _some(ranked: Array | None, x: Tensor, d: int) -> Bool[Tensor, "b d"]:
+    given = np.asarray(True if ranked is None else ranked.cpu() if isinstance(ranked, Tensor) else ranked)
+    if given.dtype != bool or given.shape not in ((), (d,), (len(x), d)) or not given.any():
+        raise ValueError(
+            f"ranked must be True or False, not all False, of {d} features or of {len(x)} instances' {d}; got "
+            f"{given.dtype} of shape {given.shape}"
+        )
+    return torch.tensor(given, device=x.device).expand(len(x), d)
+
+
 def _sizes(name: str, given: Any, problem: Problem, mask: Multiplicative, d: int, kind: Kind) -> Float[Tensor, "b d"]:
     x = problem.x
     if isinstance(given, Explanation):
@@ -261,7 +286,9 @@ def _sizes(name: str, given: Any, problem: Problem, mask: Multiplicative, d: int
 
 
 def _rank(size: Float[Tensor, "b d"], down: bool, order: Int[Tensor, "b d"] | None) -> Int[Tensor, "b d"]:
-    """Places by size, from the least (or largest: down), of equal ones in the given order, or as argsort has it."""
+    """Places by size, from the least (or largest: down), of equal ones in the given order, or as argsort has it; NaN,
+    features that are not ranked, come last."""
+    size = size.nan_to_num(-torch.inf if down else torch.inf)
     if order is None:
         return size.argsort(-1, descending=down).argsort(-1)
     return order.gather(1, size.gather(1, order).argsort(dim=-1, descending=down, stable=True)).argsort(-1)

@@ -1,19 +1,21 @@
 """Section 5.3 of Han et al. (2022), crossed: perturbation tests of every method, ranked by w and by w ⊙ (x₀ − b).
 
 Published, every method is ranked by what it reports, so the five that multiply by the input differ from the other three
-in two things at once. Here every explanation is laid out both ways, on several trained networks.
+in two things at once. Here every explanation is laid out both ways, on several trained networks. And where x_j = b_j,
+w ⊙ (x₀ − b) is 0 whatever the slope, which those five then do not know: each test is done on the *determined* features
+alone (x_j ≠ b_j; the others are neither ranked nor perturbed), and on *all*, as published, with slopes 0 there.
 
-curves.csv   mean change when the k features said to matter least (bottom) or most (top) are perturbed
+curves.csv   of all features: mean change when the k said to matter least (bottom) or most (top) are perturbed
 auc.csv      its mean over k per instance: over all k, and over k ≤ 11 as published
-cross.csv    effect of the layout and of the neighbourhood, and their interaction, with intervals
+cross.csv    layout × neighbourhood: the four cells, the effect of each, and their interaction, with intervals
 verdict.csv  whether the winners are one family when methods report as they do, and what separates them when crossed
 
 python -m experiments.perturbations --data who --model ffnnA --out results/paper
 """
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +31,17 @@ from experiments.correspondence import Config as Settings
 from experiments.correspondence import engine, problem
 from experiments.data import Table, load
 from experiments.originals import Problem
+from locapprox.evaluation.intervals import t_intervals
 
 ADDITIVE = ("Vanilla Gradients", "SmoothGrad", "C-LIME")  # they report w; the other five report w ⊙ (x₀ − b)
 TESTS = tuple((kind, replace) for kind in ("bottom", "top") for replace in ("baseline", "noise"))
 PUBLISHED_K = 11
 AVERAGE = -1  # training_seed of averages over training seeds
-BY = ["kind", "replace"]
+LAYOUTS, FAMILIES = ("w", "w*x"), ("additive", "multiplicative")
+CELLS = tuple(f"{family} {layout}" for family in FAMILIES for layout in LAYOUTS)
+FEATURES = ("determined", "all")
+BY = ["features", "kind", "replace"]
+SAME = 0.01  # of their mean: areas that differ by less are the same
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def compute(config: Config, table: Table, cache: Path) -> runs.Results:
 
 
 def layouts(p: Problem, n_samples: int, seed: int) -> dict[tuple[str, str], Tensor]:
-    """(method, layout) -> weights (b, d): slopes w on the input, and contributions w ⊙ (x₀ − b)."""
+    """(method, layout) -> weights (b, d): slopes w (NaN where not determined), contributions w ⊙ (x₀ − b)."""
     out, gap = {}, (p.x - p.baseline).double()
     for name, method in engine(p).items():
         e = lx.explain(p.model, p.x, method, n_samples=n_samples, target=p.target, seed=seed, progress=False)
@@ -90,38 +97,38 @@ def layouts(p: Problem, n_samples: int, seed: int) -> dict[tuple[str, str], Tens
         if name in ADDITIVE:
             out[name, "w"], out[name, "w*x"] = w, w * gap
         else:
-            out[name, "w"], out[name, "w*x"] = torch.where(gap == 0, 0.0, w / gap), w
+            out[name, "w"], out[name, "w*x"] = torch.where(gap == 0, torch.nan, w / gap), w
     return out
 
 
 def changes(p: Problem, config: Config) -> Iterator[pd.DataFrame]:
-    """The change of the prediction per method, layout, k and instance, for the four tests."""
+    """The prediction's change per method, layout, k and instance: four tests, of determined and of all features."""
     every = layouts(p, config.n_samples, config.seed)
     method_of, layout_of = ({str(key): key[i] for key in every} for i in (0, 1))
-    for kind, replace in TESTS:
+    for features, (kind, replace) in product(FEATURES, TESTS):
         test = lx.perturbation_test(
             p.model,
             p.x,
-            {str(key): w for key, w in every.items()},
+            {str(key): w.nan_to_num(0.0) for key, w in every.items()},
             kind=kind,  # type: ignore[arg-type]
             replace=replace,  # type: ignore[arg-type]
             baseline=p.baseline,
             sigma=config.sigma,
+            ranked=p.x != p.baseline if features == "determined" else None,
             draws=config.draws,
             target=p.target,
             seed=config.seed,
         )
         frame = test.changes
         key = frame.pop("method")
-        yield frame.assign(kind=kind, replace=replace, method=key.map(method_of), ranked_by=key.map(layout_of))
+        of = {"features": features, "kind": kind, "replace": replace}
+        yield frame.assign(**of, method=key.map(method_of), ranked_by=key.map(layout_of))
 
 
 def curves(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean over instances with a 95 % t interval."""
     by = ["training_seed", *BY, "method", "ranked_by", "native", "k"]
-    table = frame.groupby(by, sort=False)["change"].agg(["mean", "sem", "count"]).reset_index()
-    half = table.pop("sem") * stats.t.ppf(0.975, table.pop("count") - 1)
-    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
+    return t_intervals(frame[frame["features"] == "all"], by, "change", 0.95)
 
 
 def areas(frame: pd.DataFrame) -> pd.DataFrame:
@@ -132,71 +139,75 @@ def areas(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([whole, first], axis=1).reset_index()
 
 
-def effects(part: pd.DataFrame) -> dict[str, pd.Series]:
-    """Contrasts of the 2 × 2 table layout × neighbourhood, per instance; families count alike, whatever their size.
+def effects(part: pd.DataFrame) -> pd.DataFrame:
+    """Per instance the cells of the 2 × 2 table layout × neighbourhood, whatever the size of a family, and contrasts.
 
-    scaling: w minus w ⊙ (x₀ − b); neighbourhood: additive minus multiplicative; interaction: how much more scaling
-    changes additive methods than multiplicative ones.
+    scaling: w minus w ⊙ (x₀ − b); neighbourhood: additive minus multiplicative, each averaged over the other, which is
+    no statement about either where the interaction is as large: how much more scaling changes additive methods.
     """
-    cell = part.assign(additive=part["method"].isin(ADDITIVE)).pivot_table(
-        index="instance", columns=["additive", "ranked_by"], values="auc", aggfunc="mean"
-    )
-    aw, ax, mw, mx = (cell[key] for key in ((True, "w"), (True, "w*x"), (False, "w"), (False, "w*x")))
-    return {
+    family = np.where(part["method"].isin(ADDITIVE), "additive ", "multiplicative ")
+    cells = part.assign(effect=family + part["ranked_by"]).pivot_table("auc", "instance", "effect")
+    aw, ax, mw, mx = (cells[name] for name in CELLS)
+    contrasts = {
         "scaling": (aw + mw - ax - mx) / 2,
         "neighbourhood": (aw + ax - mw - mx) / 2,
         "interaction": (aw - ax) - (mw - mx),
     }
+    return cells.assign(**contrasts).melt(ignore_index=False, var_name="effect").reset_index()
 
 
 def cross(auc: pd.DataFrame) -> pd.DataFrame:
-    """Effects per training seed and their average: 95 % t intervals over instances, and over training seeds."""
-    rows = []
-    for (kind, replace), test in auc.groupby(BY, sort=False):
-        found = {seed: effects(part) for seed, part in test.groupby("training_seed", sort=True)}
-        for effect in ("scaling", "neighbourhood", "interaction"):
-            series = {seed: values[effect] for seed, values in found.items()}
-            for seed, values in series.items():
-                rows.append((kind, replace, effect, seed, *interval(values.to_numpy()), np.nan, np.nan))
-            averaged = pd.concat(series, axis=1).mean(axis=1).to_numpy()  # the same instances for every network
-            over_seeds = interval(np.array([values.mean() for values in series.values()]))
-            rows.append((kind, replace, effect, AVERAGE, *interval(averaged), *over_seeds[1:]))
-    columns = [*BY, "effect", "training_seed", "value", "low", "high", "seeds_low", "seeds_high"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean, and its 95 % t interval (NaN of one value)."""
-    mean, n = float(values.mean()), len(values)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5) if n > 1 else np.nan
-    return mean, mean - half, mean + half
+    """Cells and effects per training seed and their average: 95 % t intervals over instances, and over networks."""
+    tests = auc.groupby([*BY, "training_seed"], sort=False)
+    every = pd.concat(
+        [effects(part).assign(**dict(zip([*BY, "training_seed"], key, strict=True))) for key, part in tests]
+    )
+    by = [*BY, "effect"]
+    averaged = every.groupby([*by, "instance"], sort=False)["value"].mean()  # the same instances for every network
+    rows = pd.concat([every, averaged.reset_index().assign(training_seed=AVERAGE)])
+    table = t_intervals(rows, [*by, "training_seed"], "value", 0.95).rename(columns={"mean": "value"})
+    networks = every.groupby([*by, "training_seed"])["value"].mean().groupby(by).agg(["mean", "sem", "count"])
+    half = networks["sem"] * stats.t.ppf(0.975, networks["count"] - 1)
+    ends = pd.DataFrame({"seeds_low": networks["mean"] - half, "seeds_high": networks["mean"] + half})
+    return table.merge(ends.assign(training_seed=AVERAGE).reset_index(), "left", [*by, "training_seed"])
 
 
 def verdict(auc: pd.DataFrame) -> pd.DataFrame:
     """Who wins by mean AUC (low for bottom, high for top features), natively and crossed.
 
     native_split: the three methods that report w are all better, or all worse, than the five that report w ⊙ (x₀ − b).
-    crossed_split_by: "layout" if all 8 methods under one layout are better than all 8 under the other; "neighbourhood"
-    if all additive methods are better than all multiplicative ones under both layouts, or all worse; else "neither".
-    better: the layout or the family that wins.
+    layout, neighbourhood: what is better, if all 8 methods under one layout are better than all 8 under the other; if
+    all additive methods under both layouts are better than all multiplicative ones under both. layout_within,
+    neighbourhood_within: the same in each family, and under each layout, alone, the same way in both. Empty: neither.
+
+    Where f is linear nothing but the layout can separate methods: "cannot say" of the neighbourhood, if all methods
+    have the same mean AUC under a layout (within 1 %).
     """
     rows = []
-    for (kind, replace, seed), test in auc.groupby([*BY, "training_seed"], sort=False):
-        means = test.groupby(["method", "ranked_by"])["auc"].mean() * (1 if kind == "bottom" else -1)
+    for (*test, seed), part in auc.groupby([*BY, "training_seed"], sort=False):
+        kind = test[BY.index("kind")]
+        means = part.groupby(["method", "ranked_by"])["auc"].mean() * (1 if kind == "bottom" else -1)
         w, wx = means.xs("w", level="ranked_by"), means.xs("w*x", level="ranked_by")
         additive = w.index.isin(ADDITIVE)
-        native = split(w[additive], wx[~additive])
-        layout = split(w, wx)
-        family = {split(part[additive], part[~additive]) for part in (w, wx)}
-        by, better = "neither", ""
-        if layout:
-            by, better = "layout", "w" if layout < 0 else "w*x"
-        elif len(family) == 1 and 0 not in family:
-            by, better = "neighbourhood", "additive" if family == {-1} else "multiplicative"
-        rows.append((kind, replace, seed, native != 0, by, better))
-    return pd.DataFrame(rows, columns=[*BY, "training_seed", "native_split", "crossed_split_by", "better"])
+        a, m = ([layout[of] for layout in (w, wx)] for of in (additive, ~additive))
+        found = {
+            "layout": better(LAYOUTS, (w, wx)),
+            "layout_within": better(LAYOUTS, a, m),
+            "neighbourhood": better(FAMILIES, (pd.concat(a), pd.concat(m))),
+            "neighbourhood_within": better(FAMILIES, *zip(a, m, strict=True)),
+        }
+        if any(float(np.ptp(layout)) < SAME * abs(float(layout.mean())) for layout in (w, wx)):
+            found |= dict.fromkeys(("neighbourhood", "neighbourhood_within"), "cannot say")
+        rows.append(
+            {**dict(zip(BY, test, strict=True)), "training_seed": seed, "native_split": split(a[0], m[1]) != 0, **found}
+        )
+    return pd.DataFrame(rows)
+
+
+def better(names: tuple[str, str], *pairs: Sequence[pd.Series]) -> str:
+    """The name of what has the lower values throughout in every pair, or ""."""
+    found = {split(*pair) for pair in pairs}
+    return names[0] if found == {-1} else names[1] if found == {1} else ""
 
 
 def split(a: pd.Series, b: pd.Series) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -19,7 +20,10 @@ LEAST, MOST = 1e-4, 1.0  # shares of the best constant's loss
 NUMBERED = 0.01  # shares from which a cell is numbered, in per cent
 COLUMNS = 2
 NORM = LogNorm(LEAST, MOST, clip=True)
-PARTS = {"nonlinear": "f is not linear", "blind": "blind spots", "division": "division"}
+BELOW = "0.8"  # colour of what is below zero by more than LEAST
+COLOURS = mpl.colormaps[SEQUENTIAL].with_extremes(bad=BELOW)
+BANDS = ("_low", "", "", "_high")  # across a cell: the ends of the interval beside the estimate
+PARTS = {"nonlinear": "f is not linear (features with x ≠ b)", "blind": "blind spots", "division": "division"}
 MARKS = {"equivalent": "=", "undecided": "?", "worse": ""}
 
 
@@ -47,17 +51,19 @@ def draw(found: Runs, path: Path) -> Picture:
             fontsize=7,
             pad=14,
         )
-    bar = figure.colorbar(ScalarMappable(NORM, SEQUENTIAL), ax=grid, shrink=0.8, pad=0.01, extend="both", aspect=40)
+    bar = figure.colorbar(ScalarMappable(NORM, COLOURS), ax=grid, shrink=0.8, pad=0.01, extend="both", aspect=40)
     bar.set_label("lost ÷ loss of the best constant (median over inputs)")
     figure.suptitle(
         "What each explanation (row) loses on each neighbourhood (column), and why; red: its own", fontsize=8
     )
     caption = (
-        "What the typical input loses on every neighbourhood, beyond the least possible (medians; numbers: per cent of "
-        "the best constant's loss, ≫: over 100; =: shown to be within 1 %, ?: undecided; red: the method's own). Left "
-        "what is lost since f is not linear, which the theorem is about; then what masks and paths lose elsewhere for "
-        "other reasons: at features that are at the baseline already, of which they say nothing, and by dividing "
-        "sampling errors by a small x − b. Shown to be worse than the optimum nowhere, first network: "
+        "What the typical input loses on every neighbourhood, beyond the least possible (medians, between two stripes: "
+        "the ends of their 95 % intervals; numbers: per cent of the best constant's loss; grey: below zero; =: shown "
+        "to be within 1 %, ?: undecided; red: the method's own). Left what is lost since f is not linear, which the "
+        "theorem is about: at features that the weights determine (x ≠ b), were the others chosen best. Then what "
+        "masks and paths lose for other reasons: at features that are at the baseline already, of which they say "
+        "nothing, and by dividing sampling errors by a small x − b. Shown to be worse than the optimum nowhere, first "
+        "network: "
         f"{'; '.join(nowhere_worse(found, run) for run in found.runs)}."
     )
     return Picture(save(figure, path), caption, over_networks(found))
@@ -112,15 +118,27 @@ def panel(ax: Axes, matrix: pd.DataFrame, divided: set[str], labelled: bool) -> 
 def block(ax: Axes, matrix: pd.DataFrame, part: str, methods: list[str], columns: list[str], start: int) -> None:
     """One part of what is lost, from column `start` of the axes."""
     cells = matrix.set_index(["method", "neighbourhood"])
-    values = cells[part].unstack().loc[methods, columns].to_numpy(float)
+    bands = [cells[f"{part}{end}"].unstack().loc[methods, columns].to_numpy(float) for end in BANDS]
+    shades = np.stack(bands, axis=-1).reshape(len(methods), -1)
     extent = (start - 0.5, start + len(columns) - 0.5, len(methods) - 0.5, -0.5)
-    ax.imshow(np.clip(np.nan_to_num(values), LEAST, None), norm=NORM, cmap=SEQUENTIAL, extent=extent)
-    for (i, j), value in np.ndenumerate(values):
+    below = np.ma.masked_where(shades < -LEAST, np.nan_to_num(shades))
+    ax.imshow(below.clip(LEAST, None), norm=NORM, cmap=COLOURS, extent=extent, aspect="auto", interpolation="none")
+    for (i, j), value in np.ndenumerate(bands[1]):
         cell = methods[i], columns[j]
         mark = MARKS[str(cells.loc[cell, "nonlinear_state"])] if part == "nonlinear" else ""
-        number = "–" if np.isnan(value) else "" if value < NUMBERED else "≫" if value > 1 else f"{100 * value:.0f}"
-        colour = "w" if NORM(np.nan_to_num(value)) < 0.6 else "k"
-        if number or mark:
-            ax.text(start + j, i, number + mark, ha="center", va="center", fontsize=5, color=colour, in_layout=False)
+        dark = not value < -LEAST and NORM(np.nan_to_num(value)) < 0.6
+        if text := percent(value) + mark:
+            ax.text(
+                start + j, i, text, ha="center", va="center", fontsize=4.5, color="w" if dark else "k", in_layout=False
+            )
         if cell[0] == cell[1] and part == "nonlinear":
             ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor="#d62728", lw=1.2))
+
+
+def percent(share: float) -> str:
+    """In per cent, at most four characters; "" where a share is too small to be worth one."""
+    if np.isnan(share):
+        return "–"
+    if abs(share) < NUMBERED:
+        return ""
+    return (f"{100 * share:.0f}" if abs(share) < 100 else f"{100 * share:.0e}".replace("e+0", "e")).replace("-", "−")

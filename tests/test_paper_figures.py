@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
@@ -86,18 +87,26 @@ def results(tmp_path_factory):
         keys = [
             {
                 "training_seed": t,
+                "features": f,
                 "kind": k,
                 "replace": r,
                 "method": m,
                 "ranked_by": w,
                 "native": (w == "w") == (m in LOCAL),
             }
+            for f in ("determined", "all")
             for t, k, r, m, w in layouts
         ]
-        curves = [{**key, "k": k, "mean": height(key) * k, "low": 0, "high": 9} for key in keys for k in (1, 2, 3)]
+        curves = [
+            {**key, "k": k, "mean": height(key) * k, "low": 0, "high": 9}
+            for key in keys
+            if key["features"] == "all"
+            for k in (1, 2, 3)
+        ]
         auc = [{**key, "instance": i, "auc": height(key) + i, "auc11": height(key)} for key in keys for i in (0, 1)]
         cross = [
             {
+                "features": f,
                 "kind": k,
                 "replace": r,
                 "effect": e,
@@ -108,20 +117,25 @@ def results(tmp_path_factory):
                 "seeds_low": v - 2,
                 "seeds_high": v + 2,
             }
+            for f in ("determined", "all")
             for k in KINDS
             for r in REPLACE
-            for e, v in (("scaling", 3.0), ("neighbourhood", -1.0), ("interaction", 0.0))
+            for e, v in (("scaling", 3.0), ("neighbourhood", -1.0), ("interaction", 1.0 + (f == "all")), *CELLS.items())
             for t in (-1, 0)
         ]
         verdict = [
             {
+                "features": f,
                 "kind": k,
                 "replace": r,
                 "training_seed": t,
                 "native_split": True,
-                "crossed_split_by": "layout",
-                "better": "w",
+                "layout": "w",
+                "layout_within": "w",
+                "neighbourhood": "cannot say" if t else "",
+                "neighbourhood_within": "cannot say" if t else "additive",
             }
+            for f in ("determined", "all")
             for k in KINDS
             for r in REPLACE
             for t in (0, 1)
@@ -151,9 +165,18 @@ def results(tmp_path_factory):
     table(folder, "changes", "heloc", "ffnnA", changes=changes)
     matrix = [
         {"training_seed": 0, "method": a, "neighbourhood": b, "nonlinear": 0.0 if a == b else 0.25, "blind": 0.0}
-        | {"division": 3.0 * (a == "LIME" and b == "C-LIME"), "nonlinear_state": "equivalent" if a == b else "worse"}
+        | {"division": 300.0 * (a == "LIME" and b == "C-LIME"), "nonlinear_state": "equivalent" if a == b else "worse"}
         for a in METHODS
         for b in METHODS
+    ]
+    matrix = [
+        row
+        | {
+            f"{part}{end}": row[part] + shift
+            for part in no_free_lunch.PARTS
+            for end, shift in (("_low", -0.3), ("_high", 1))
+        }
+        for row in matrix
     ]
     verdict = [
         {"training_seed": t, "method": m, "worse": 3 * t, "worst_in": "LIME", "lost": 0.1 * t}
@@ -180,6 +203,7 @@ def results(tmp_path_factory):
     return folder
 
 
+CELLS = {"additive w": 5.0, "additive w*x": 4.0, "multiplicative w": 3.0, "multiplicative w*x": 1.0}
 KINDS, REPLACE = ("bottom", "top"), ("baseline", "noise")
 
 
@@ -252,20 +276,29 @@ def test_perturbation_curves_are_the_native_means_over_networks(results, drawn, 
 
 
 def test_the_cross_shows_effects_as_shares_of_the_mean_area(results, drawn, tmp_path):
-    picture = perturbations.cross(read(results, "perturbations"), tmp_path)
+    picture = perturbations.cross(read(results, "perturbations"), "determined", tmp_path)
+    perturbations.cross(read(results, "perturbations"), "all", tmp_path)
     mean = 0.5 + 1 + 3.5 + 5 + 0.25
-    dots = [line.get_xdata()[0] for line in drawn[0].axes[0].lines if line.get_marker() in ("o", "s")]
-    assert dots == pytest.approx([300 / mean, -100 / mean] * 2)
+    for figure, interaction in zip(drawn, (1, 2), strict=True):
+        marks = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "s", "D")]
+        shown = [mark.get_xdata()[0] for mark in marks]
+        assert shown == pytest.approx([300 / mean, -100 / mean, 100 * interaction / mean] * 2)
+        assert [mark.get_mfc() == "w" for mark in marks] == [False, True, False] * 2  # as large as the neighbourhood's
+    assert "no statement (for the layout in 0 of 8)" in picture.caption
+    assert "layout 29 %, neighbourhood 9.8 %, interaction 9.8 %" in picture.caption
     assert "Of 16 tests" in picture.caption
     assert "16 separate methods" in picture.caption
-    assert "separates all methods in 16" in picture.caption
+    assert "in 16 (in each family alone: 16)" in picture.caption
+    assert "in 0 (under each layout alone: 8) of the 8 where it can: in the other 8" in picture.caption
 
 
 def test_the_cells_of_the_cross(results, drawn, tmp_path):
-    perturbations.cells(read(results, "perturbations"), tmp_path)
-    additive, multiplicative = (c.lines[0].get_ydata() for c in drawn[0].axes[0].containers)
-    assert additive == pytest.approx([10.75 + 1 + 6, 0.75 + 1 + 6])  # of methods 5, 6 and 7
-    assert multiplicative == pytest.approx([10.75 + 1 + 2, 0.75 + 1 + 2])
+    perturbations.cells(read(results, "perturbations"), "determined", tmp_path)
+    mean = 0.5 + 1 + 3.5 + 5 + 0.25
+    lines = {line.get_label(): line for line in drawn[0].axes[0].lines}
+    assert lines["additive"].get_ydata() == pytest.approx([500 / mean, 400 / mean])
+    assert lines["multiplicative"].get_ydata() == pytest.approx([300 / mean, 100 / mean])
+    assert lines["additive"].get_linestyle() != lines["multiplicative"].get_linestyle()
 
 
 def test_no_free_lunch_counts_networks(results, drawn, tmp_path):
@@ -274,9 +307,20 @@ def test_no_free_lunch_counts_networks(results, drawn, tmp_path):
     assert (row["networks"], row["nowhere_worse"], row["largest_lost"]) == (2, 1, pytest.approx(0.1))
     shown = {tuple(text.get_position()): text.get_text() for text in drawn[0].axes[0].texts}
     assert all(shown[j, i] == ("=" if i == j else "25") for i in range(8) for j in range(8))
-    assert shown[11, METHODS.index("LIME")] == "≫"  # behind the eight columns and the one of blind spots
-    headings = ["f is not linear", "blind spots", "division"]
-    assert sorted(shown.values()) == sorted([*["25"] * 56, *["="] * 8, "≫", *headings])
+    assert shown[11, METHODS.index("LIME")] == "3e4"  # behind the eight columns and the one of blind spots
+    assert sorted(shown.values()) == sorted([*["25"] * 56, *["="] * 8, "3e4", *no_free_lunch.PARTS.values()])
+    image = drawn[0].axes[0].images[0].get_array()
+    assert image.shape == (8, 4 * 8)
+    assert image.mask[:, ::4].all()  # lower ends of intervals are below zero: in a colour of their own
+    assert not image.mask[:, 1:4].any()
+    np.testing.assert_allclose(image[0, 1:8], [1e-4, 1e-4, 1, np.nan, 0.25, 0.25, 1.25])
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.004, ""), (-0.03, "−3"), (0.256, "26"), (3.1, "310"), (312.4, "3e4"), (np.nan, "–")]
+)
+def test_shares_are_in_per_cent_and_never_without_a_number(share, text):
+    assert no_free_lunch.percent(share) == text
 
 
 def test_figures_are_drawn_by_name_and_unknown_names_are_listed(results, tmp_path):

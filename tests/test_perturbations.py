@@ -37,7 +37,9 @@ def test_both_layouts_say_the_same_about_the_model(tanh):
         correspondence.Config("diabetes", "mlp", points=2), load("diabetes"), tanh.model
     )
     at_baseline.x[:, 3] = 0
-    assert (perturbations.layouts(at_baseline, 300, 0)["LIME", "w"][:, 3] == 0).all()
+    slopes = perturbations.layouts(at_baseline, 300, 0)
+    assert slopes["LIME", "w"][:, 3].isnan().all()
+    assert not slopes["C-LIME", "w"].isnan().any()
 
 
 def areas(value, seeds=1, instances=3, kinds=("bottom",)):
@@ -45,6 +47,7 @@ def areas(value, seeds=1, instances=3, kinds=("bottom",)):
     rows = [
         {
             "training_seed": seed,
+            "features": "determined",
             "kind": kind,
             "replace": "noise",
             "method": method,
@@ -62,18 +65,22 @@ def areas(value, seeds=1, instances=3, kinds=("bottom",)):
 
 def test_effects_and_intervals_by_hand():
     rng = np.random.default_rng(0)
-    noise = rng.normal(size=(4, 5))  # seeds × instances
+    noise = rng.normal(size=(4, 20))  # seeds × instances
 
     def value(additive, layout, i, seed):
         return 10 * (layout == "w") * (1 + noise[seed, i]) + 3 * additive + (2 if additive and layout == "w" else 0)
 
-    frame = areas(value, seeds=4, instances=5)
+    frame = areas(value, seeds=4, instances=20)
     table = perturbations.cross(frame).set_index(["effect", "training_seed"])
     gap = 0.01 * (1 - 4)  # of the methods' own offsets: means of 0, 1, 2 and of 3, 4, 5
     for seed in range(4):
         assert table.loc[("scaling", seed), "value"] == pytest.approx(10 * (1 + noise[seed].mean()) + 1)
         assert table.loc[("neighbourhood", seed), "value"] == pytest.approx(3 + 1 + gap)
         assert table.loc[("interaction", seed), "value"] == pytest.approx(2)
+        assert table.loc[("additive w", seed), "value"] == pytest.approx(15.01 + 10 * noise[seed].mean())
+        assert table.loc[("additive w*x", seed), "value"] == pytest.approx(3.01)
+        assert table.loc[("multiplicative w", seed), "value"] == pytest.approx(10.04 + 10 * noise[seed].mean())
+        assert table.loc[("multiplicative w*x", seed), "value"] == pytest.approx(0.04)
     whole = table.loc[("scaling", perturbations.AVERAGE)]
     by_instance, by_seed = 11 + 10 * noise.mean(0), 11 + 10 * noise.mean(1)
     for (low, high), values in (
@@ -85,23 +92,28 @@ def test_effects_and_intervals_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("value", "native", "by", "better"),
+    ("value", "layout", "within", "family", "family_within"),
     [
-        (lambda a, layout, i, s: float(layout == "w"), True, "layout", "w*x"),
-        (lambda a, layout, i, s: float(layout != "w"), True, "layout", "w"),
-        (lambda a, layout, i, s: float(a), True, "neighbourhood", "multiplicative"),
-        (lambda a, layout, i, s: float(not a), True, "neighbourhood", "additive"),
-        (lambda a, layout, i, s: float(a and layout == "w"), True, "neither", ""),
-        (lambda a, layout, i, s: 0.0, True, "neighbourhood", "additive"),  # by the methods' own offsets
+        (lambda a, layout, i, s: float(layout == "w"), *["w*x"] * 2, "", ""),
+        (lambda a, layout, i, s: float(layout != "w"), *["w"] * 2, "", "additive"),  # by the methods' own offsets
+        (lambda a, layout, i, s: float(a), "", "", *["multiplicative"] * 2),
+        (lambda a, layout, i, s: 2 * a + float(layout == "w"), "", "w*x", *["multiplicative"] * 2),
+        (lambda a, layout, i, s: 2 * float(layout == "w") + a, "w*x", "w*x", "", "multiplicative"),
+        (lambda a, layout, i, s: float(a and layout == "w"), "", "", "", ""),
+        (lambda a, layout, i, s: 50 + float(layout == "w"), *["w*x"] * 2, *["cannot say"] * 2),
+        (lambda a, layout, i, s: 50 - float(a and layout == "w"), "", "", *["cannot say"] * 2),
     ],
-    ids=["products", "slopes", "multiplicative", "additive", "both", "offsets"],
+    ids=["products", "slopes", "families", "families first", "layout first", "both", "lines", "half a line"],
 )
-def test_the_verdict_on_constructed_cases(value, native, by, better):
+def test_the_verdict_on_constructed_cases(value, layout, within, family, family_within):
+    """Both factors by the same two criteria, whatever the other factor and within each of its levels."""
     (one,) = perturbations.verdict(areas(value)).to_dict("records")
-    assert (one["native_split"], one["crossed_split_by"], one["better"]) == (native, by, better)
-    (other,) = perturbations.verdict(areas(lambda *a: -value(*a), kinds=("top",))).to_dict("records")
-    if by != "neither" and value(True, "w", 0, 0) != value(False, "w*x", 0, 0):
-        assert other["better"] == better  # of top features the larger change wins
+    expected = {"layout": layout, "layout_within": within, "neighbourhood": family}
+    if layout != "w*x" or family_within:  # of pure layouts offsets decide within
+        expected["neighbourhood_within"] = family_within
+    assert {name: one[name] for name in expected} == expected
+    (other,) = perturbations.verdict(areas(lambda *a: 100 - value(*a), kinds=("top",))).to_dict("records")
+    assert other["layout"] == layout  # of top features the larger change wins
 
 
 def test_the_run_writes_what_it_says(tmp_path):
@@ -110,15 +122,40 @@ def test_the_run_writes_what_it_says(tmp_path):
     tables = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}
     assert set(tables) == {"curves", "auc", "cross", "verdict"}
     assert len(tables["curves"]) == 2 * 4 * 16 * 10
-    assert len(tables["auc"]) == 2 * 4 * 16 * 30
-    assert len(tables["cross"]) == 4 * 3 * 3
+    assert len(tables["auc"]) == 2 * 2 * 4 * 16 * 30
+    assert len(tables["cross"]) == 2 * 4 * 7 * 3
+    tables["auc"] = tables["auc"][tables["auc"]["features"] == "all"]
     curve = tables["curves"].groupby(["training_seed", "kind", "replace", "method", "ranked_by"])["mean"].mean()
     auc = tables["auc"].groupby(["training_seed", "kind", "replace", "method", "ranked_by"])["auc"].mean()
     np.testing.assert_allclose(curve, auc)
     # A linear f changes by Σ w_j x_j when features go to 0, so |w ⊙ x| orders them best; by noise |w| does.
     verdict = tables["verdict"]
-    assert (verdict["crossed_split_by"] == "layout").all()
-    assert (verdict["better"] == np.where(verdict["replace"] == "baseline", "w*x", "w")).all()
+    assert (verdict["layout"] == np.where(verdict["replace"] == "baseline", "w*x", "w")).all()
+    assert (verdict["neighbourhood"] == "cannot say").all()
+
+
+def test_a_neighbourhood_is_no_matter_on_a_linear_model_but_for_slopes_that_are_not_determined(tmp_path):
+    """Of a linear f all have one slope per feature; defined as 0 where x = 0 it looks like a neighbourhood."""
+    table = load("diabetes")
+    p = correspondence.problem(
+        correspondence.Config("diabetes", "linear", points=20, width=3.2),
+        table,
+        networks.trained(table, networks.recipe("diabetes", "linear"), tmp_path).network,
+    )
+    config = perturbations.Config("diabetes", "linear", points=20, n_samples=300, width=3.2, draws=5)
+
+    def effects(p):
+        frame = pd.concat(list(perturbations.changes(p, config))).assign(training_seed=0, native=True)
+        rows = perturbations.cross(perturbations.areas(frame)).query("training_seed == 0")
+        return rows.set_index([*perturbations.BY, "effect"])["value"].sort_index()
+
+    whole = effects(p)
+    pd.testing.assert_series_equal(whole["determined"], whole["all"], atol=1e-6, rtol=1e-4)
+    p.x[:, ::3] = 0
+    cut = effects(p)
+    named = cut.xs("neighbourhood", level="effect"), cut.xs("scaling", level="effect")
+    assert (named[0]["determined"].abs() < 1e-3 * named[1]["determined"].abs()).all()
+    assert named[0]["all", "bottom", "noise"] < 0.2 * named[1]["all", "bottom", "noise"] < 0
 
 
 def test_the_authors_loss_is_the_unweighted_one(tanh):

@@ -102,7 +102,7 @@ class Faithfulness:
 
     def parts(self) -> pd.DataFrame:
         """Why: per method and neighbourhood, three parts of `lost` (see `faithfulness`; what a missed row costs counts
-        as non-linear): medians over instances, means, and the interval and state of the non-linear one.
+        as non-linear): medians over instances with their intervals, means, and the state of the non-linear one.
 
         Means add up to the mean of `lost`; medians need not. NaN where a part of an instance is unknown.
         """
@@ -116,15 +116,15 @@ class Faithfulness:
             rest = part["lost"] - shares["blind"] - shares["division"]
             shares["nonlinear"] = rest.where(np.isfinite(part["lost"]), shares["nonlinear"])  # of a flat f, ∞ − ∞
             medians = {name: typical(share, self.level) for name, share in shares.items()}
-            own, strict = medians["nonlinear"], typical(shares["nonlinear"], self._corrected)
+            strict = typical(shares["nonlinear"], self._corrected)
             rows.append(
                 {
                     "method": method,
                     "neighbourhood": where,
                     **{name: median.estimate for name, median in medians.items()},
                     **{f"mean_{name}": share.mean(skipna=False) for name, share in shares.items()},
-                    "nonlinear_low": own.low,
-                    "nonlinear_high": own.high,
+                    **{f"{name}_low": median.low for name, median in medians.items()},
+                    **{f"{name}_high": median.high for name, median in medians.items()},
                     "nonlinear_state": strict.state(self.margin),
                 }
             )

@@ -206,6 +206,26 @@ def test_division_is_unknown_where_standard_errors_are(tanh_net, x, tmp_path):
     assert (slopes["nonlinear"] == slopes["regret"]).all()
 
 
+def test_the_nonlinear_part_is_the_regret_on_features_that_have_a_slope(tanh_net, x):
+    """Beside least squares on noise that leaves features at the baseline where they are: equal but for O(σ²)."""
+    x, sigma = x.clone(), 0.05
+    x[:, ::3] = 0
+    methods = [lx.occlusion(), lx.integrated_gradients()]
+    table = measured(tanh_net, x, methods, lx.c_lime(sigma), n_samples=4000)
+    for method in methods:
+        parts = table.query("method == @method.name").set_index("instance")
+        w = lx.explain(tanh_net, x, method, progress=False).weights
+        for i, (point, weights) in enumerate(zip(x, w, strict=True)):
+            some = point != 0
+            z = torch.zeros(20_000, 6, dtype=F64)
+            z[:, some] = sigma * torch.randn(20_000, 4, dtype=F64, generator=torch.Generator().manual_seed(i))
+            y, z = (part - part.mean(0) for part in (tanh_net(point + z).detach()[:, 0], z[:, some]))
+            best = y - z @ torch.linalg.lstsq(z, y[:, None]).solution[:, 0]
+            regret = (y - z @ (weights / point)[some]).square().mean() - best.square().mean()
+            assert parts.loc[i, "nonlinear"] == pytest.approx(float(regret), rel=0.1)
+            assert parts.loc[i, "blind"] > 0
+
+
 def test_shares_of_the_parts_add_up_to_what_is_lost(tanh_net, x):
     """Means do; of medians only the non-linear one is judged, on its own."""
     methods = {"LIME": lx.lime(3.0), "KernelSHAP": lx.kernel_shap(), "SmoothGrad": lx.smoothgrad(0.3)}

@@ -31,7 +31,6 @@ from experiments.correspondence import Config as Settings
 from experiments.correspondence import engine, problem
 from experiments.data import Table, load
 from experiments.originals import Problem
-from locapprox.evaluation.intervals import t_intervals
 
 ADDITIVE = ("Vanilla Gradients", "SmoothGrad", "C-LIME")  # they report w; the other five report w ⊙ (x₀ − b)
 TESTS = tuple((kind, replace) for kind in ("bottom", "top") for replace in ("baseline", "noise"))
@@ -128,7 +127,7 @@ def changes(p: Problem, config: Config) -> Iterator[pd.DataFrame]:
 def curves(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean over instances with a 95 % t interval."""
     by = ["training_seed", *BY, "method", "ranked_by", "native", "k"]
-    return t_intervals(frame[frame["features"] == "all"], by, "change", 0.95)
+    return t_intervals(frame[frame["features"] == "all"], by, "change")
 
 
 def areas(frame: pd.DataFrame) -> pd.DataFrame:
@@ -165,11 +164,18 @@ def cross(auc: pd.DataFrame) -> pd.DataFrame:
     by = [*BY, "effect"]
     averaged = every.groupby([*by, "instance"], sort=False)["value"].mean()  # the same instances for every network
     rows = pd.concat([every, averaged.reset_index().assign(training_seed=AVERAGE)])
-    table = t_intervals(rows, [*by, "training_seed"], "value", 0.95).rename(columns={"mean": "value"})
-    networks = every.groupby([*by, "training_seed"])["value"].mean().groupby(by).agg(["mean", "sem", "count"])
-    half = networks["sem"] * stats.t.ppf(0.975, networks["count"] - 1)
-    ends = pd.DataFrame({"seeds_low": networks["mean"] - half, "seeds_high": networks["mean"] + half})
-    return table.merge(ends.assign(training_seed=AVERAGE).reset_index(), "left", [*by, "training_seed"])
+    table = t_intervals(rows, [*by, "training_seed"], "value").rename(columns={"mean": "value"})
+    means = every.groupby([*by, "training_seed"], sort=False)["value"].mean().reset_index()
+    networks = t_intervals(means, by, "value").drop(columns="mean").assign(training_seed=AVERAGE)
+    networks = networks.rename(columns={"low": "seeds_low", "high": "seeds_high"})
+    return table.merge(networks, "left", [*by, "training_seed"])
+
+
+def t_intervals(frame: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
+    """Mean of each group with its 95 % t interval (NaN of one value)."""
+    table = frame.groupby(by, sort=False)[value].agg(["mean", "sem", "count"]).reset_index()
+    half = table.pop("sem") * stats.t.ppf(0.975, table.pop("count") - 1)
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
 
 
 def verdict(auc: pd.DataFrame) -> pd.DataFrame:

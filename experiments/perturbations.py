@@ -158,9 +158,8 @@ def effects(part: pd.DataFrame) -> pd.DataFrame:
 def cross(auc: pd.DataFrame) -> pd.DataFrame:
     """Cells and effects per training seed and their average: 95 % t intervals over instances, and over networks."""
     tests = auc.groupby([*BY, "training_seed"], sort=False)
-    every = pd.concat(
-        [effects(part).assign(**dict(zip([*BY, "training_seed"], key, strict=True))) for key, part in tests]
-    )
+    parts = pd.concat({key: effects(part) for key, part in tests}, names=[*BY, "training_seed"])
+    every = parts.reset_index([*BY, "training_seed"])
     by = [*BY, "effect"]
     averaged = every.groupby([*by, "instance"], sort=False)["value"].mean()  # the same instances for every network
     rows = pd.concat([every, averaged.reset_index().assign(training_seed=AVERAGE)])

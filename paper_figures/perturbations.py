@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -102,10 +103,18 @@ def label(ax: Axes, frame: pd.DataFrame) -> None:
     """What methods report, on their curves, where the two layouts lie farthest apart, not too near the ends."""
     means = frame.pivot_table(index="k", columns="ranked_by", values="mean")
     middle = means.iloc[len(means) // 4 : max(1, len(means) * 3 // 4)]
-    k = (middle["w"] - middle["w*x"]).abs().idxmax()
-    for layout, value in means.loc[k].items():
+    k = int((middle["w"] - middle["w*x"]).abs().to_numpy().argmax()) + len(means) // 4
+    for layout in means:
         box = {"fc": "w", "ec": "0.6", "lw": 0.5, "alpha": 0.85, "pad": 1.5}
-        ax.text(k, value, str(layout).replace("*", " ⊙ "), ha="center", va="center", fontsize=6, bbox=box)
+        ax.text(
+            means.index[k],
+            means[layout].iloc[k],
+            str(layout).replace("*", " ⊙ "),
+            ha="center",
+            va="center",
+            fontsize=6,
+            bbox=box,
+        )
 
 
 def shares(runs: Runs, features: str) -> pd.DataFrame:
@@ -121,7 +130,7 @@ def _of(runs: Runs, table: str, features: str) -> pd.DataFrame:
     return frame[frame["features"] == features]
 
 
-def mark(ax: Axes, x: float, y: float, values: pd.Series, vertical: bool = False, **style: object) -> None:
+def mark(ax: Axes, x: float, y: float, values: pd.Series, vertical: bool = False, **style: Any) -> None:
     """A mark with its intervals, thick over inputs and thin over networks; hollow as its style says."""
     for low, high, line in (("low", "high", {"lw": 4, "alpha": 0.3}), ("seeds_low", "seeds_high", {"lw": 1})):
         spans = [values[low], values[high]]
@@ -136,12 +145,12 @@ def cross(runs: Runs, features: str, path: Path) -> Picture:
     found = shares(runs, features)
     for ax, test in zip(axes.flat, TESTS, strict=True):
         for i, run in enumerate(runs.runs):
-            part = found.loc[(*run, *test)]
+            part: Any = found.loc[(*run, *test), :]
             interaction = abs(part.loc["interaction", "value"])
             for j, (effect, (_, marker, colour)) in enumerate(EFFECTS.items()):
                 values = part.loc[effect]
                 hollow = effect != "interaction" and interaction >= abs(values["value"])
-                style = {"color": colour, "marker": marker, "mfc": "w" if hollow else colour}
+                style: dict[str, Any] = {"color": colour, "marker": marker, "mfc": "w" if hollow else colour}
                 mark(ax, values["value"], i + 0.26 * (j - 1), values, **style)
         ax.axvline(0, color="0.5", lw=0.7, zorder=0)
         ax.set_yticks(range(len(runs.runs)), [title(*run) for run in runs.runs])
@@ -163,7 +172,7 @@ def cross_caption(runs: Runs, features: str) -> str:
     found = shares(runs, features)["value"].unstack("effect").abs()
     size = found.groupby("replace")[list(EFFECTS)].median()
     sizes = "; ".join(
-        f"where {REPLACE[replace].replace(' added', ' is added')} layout {row['scaling']:.0f} %, neighbourhood "
+        f"where {REPLACE[str(replace)].replace(' added', ' is added')} layout {row['scaling']:.0f} %, neighbourhood "
         f"{row['neighbourhood']:.1f} %, interaction {row['interaction']:.1f} %"
         for replace, row in size.iterrows()
     )
@@ -196,7 +205,7 @@ def cells(runs: Runs, features: str, path: Path) -> Picture:
     found = shares(runs, features)
     for row, run in zip(axes, runs.runs, strict=True):
         for ax, test in zip(row, TESTS, strict=True):
-            part = found.loc[(*run, *test)]
+            part: Any = found.loc[(*run, *test), :]
             for j, (family, (marker, dashes, colour)) in enumerate(CELLS.items()):
                 pair = part.loc[[f"{family} w", f"{family} w*x"]]
                 places = [0.1 * j - 0.05, 1 + 0.1 * j - 0.05]  # beside each other, should they coincide

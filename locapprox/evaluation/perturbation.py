@@ -68,7 +68,8 @@ class PerturbationTest:
         if self.kind in SIGNED:
             weight[((k == least) | (k == end)) & (end > least)] = 0.5
         total = values.where(k <= end, 0.0).mul(weight).sum(axis=1, skipna=False)
-        return (total / weight.sum(1)).rename("auc").reset_index()
+        areas: pd.DataFrame = (total / weight.sum(1)).rename("auc").reset_index()
+        return areas
 
     def summary(self, up_to: int | None = None, level: float = 0.95) -> pd.DataFrame:
         """Mean AUC and t interval (NaN below 15 instances) per method, in the order of the means: low is good for

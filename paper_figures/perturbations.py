@@ -132,10 +132,10 @@ def _of(runs: Runs, table: str, features: str) -> pd.DataFrame:
 
 def mark(ax: Axes, x: float, y: float, values: pd.Series, vertical: bool = False, **style: Any) -> None:
     """A mark with its intervals, thick over inputs and thin over networks; hollow as its style says."""
-    for low, high, line in (("low", "high", {"lw": 4, "alpha": 0.3}), ("seeds_low", "seeds_high", {"lw": 1})):
+    for low, high, width, alpha in (("low", "high", 4, 0.3), ("seeds_low", "seeds_high", 1, 1.0)):
         spans = [values[low], values[high]]
         at = ([x, x], spans) if vertical else (spans, [y, y])
-        ax.plot(*at, color=style["color"], solid_capstyle="butt", **line)
+        ax.plot(*at, color=style["color"], solid_capstyle="butt", lw=width, alpha=alpha)
     ax.plot(x, y, ms=3.5, ls="", clip_on=False, zorder=3, **style)
 
 

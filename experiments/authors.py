@@ -1,9 +1,9 @@
-"""The authors' eight checkpoints and the explanations they stored, from $LOCAPPROX_DATA/authors-repo.
+"""The authors' eight checkpoints and the explanations they stored, fetched from their repository by hash.
 
-The folder is a copy of their repository (AI4LIFE-GROUP/lfa at the commit that `experiments.data` names), at its paths.
+authors.sha256 lists the files, at the paths of AI4LIFE-GROUP/lfa at the commit that `experiments.data` names; where
+$LOCAPPROX_DATA is set they are read from its folder authors-repo.
 """
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments import networks
-from experiments.data import load
+from experiments.data import REPOSITORY, fetch, load
 
 MODELS = [("who", name) for name in ("linear", "ffnnA", "ffnnB", "ffnnC")]
 MODELS += [("heloc", name) for name in ("logistic", "ffnnA", "ffnnB", "ffnnC")]
@@ -22,23 +22,49 @@ SIGMAS = {0.3: "sg_gm5", 0.2: "sg_gm4", 0.1: "sg_gm", 0.05: "sg_gm2", 0.01: "sg_
 STARTS = {0.0: "ig", 0.5: "ig2", 0.65: "ig3", 0.8: "ig4", 0.95: "ig5"}
 
 
-def folder() -> Path:
-    path = Path(os.environ.get("LOCAPPROX_DATA", "")) / "authors-repo"
-    if "LOCAPPROX_DATA" not in os.environ or not path.is_dir():
-        raise FileNotFoundError("the authors' files are read from $LOCAPPROX_DATA/authors-repo, which is not there")
-    return path
+class AbsentError(FileNotFoundError):
+    """The authors' files are not here, and cannot be downloaded."""
 
 
-def _read(path: Path) -> object:
-    return torch.load(path, weights_only=True, map_location="cpu")
+@cache
+def hashes() -> dict[str, str]:
+    """Path in their repository -> sha256."""
+    lines = Path(__file__).with_suffix(".sha256").read_text(encoding="utf-8").splitlines()
+    return {path: sha256 for sha256, path in map(str.split, lines)}
+
+
+def files(data: str, model: str) -> dict[str, str]:
+    """The same of what belongs to one model, all of it fetched."""
+    mine = {path: sha256 for path, sha256 in hashes().items() if f"_{data}_{model}_" in path or path == _weights(data, model)}
+    for path in mine:
+        _fetched(path)
+    return mine
+
+
+def _fetched(path: str) -> Path:
+    folder, _, file = path.rpartition("/")
+    try:
+        return fetch(f"authors-repo/{folder}", file, f"{REPOSITORY}/{folder}", hashes()[path])
+    except FileNotFoundError as error:
+        raise AbsentError(f"the authors' files are not at hand: {error}") from error
+
+
+def _read(path: str) -> object:
+    return torch.load(_fetched(path), weights_only=True, map_location="cpu")
+
+
+def _task(data: str) -> str:
+    return "classif" if load(data).classes else "regr"
+
+
+def _weights(data: str, model: str) -> str:
+    return f"models/model_checkpoints/{_task(data)}_{model}_{data}_ckpt.pth"
 
 
 @cache
 def network(data: str, model: str) -> nn.Sequential:
     """Their checkpoint, (rows, features) -> (rows, 1), float32."""
-    table = load(data)
-    kind = "classif" if table.classes else "regr"
-    found = _read(folder() / "models" / "model_checkpoints" / f"{kind}_{model}_{data}_ckpt.pth")
+    table, found = load(data), _read(_weights(data, model))
     assert isinstance(found, dict)
     net = networks.network(data, model, tuple(table.x_train.shape[1:]), table.classes)
     net.load_state_dict(found["model"])
@@ -52,8 +78,7 @@ def points(data: str) -> Tensor:
 
 def stored(data: str, model: str, name: str, kind: str = "attr") -> Tensor:
     """Their explanations `name` (captum_… existing methods, meta_… the framework), (100, features), or `bias`."""
-    task = "classif" if load(data).classes else "regr"
-    where = folder() / "experiments" / "results" / f"explanations_{task}_{data}_{model}_n100" / name
-    found = _read(next(iter(sorted(where.rglob(f"{kind}_*.pth")))))
+    where = f"experiments/results/explanations_{_task(data)}_{data}_{model}_n100/{name}/"
+    found = _read(next(path for path in hashes() if path.startswith(where) and f"/{kind}_" in path))
     assert isinstance(found, Tensor)
     return found.detach().double()

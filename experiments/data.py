@@ -19,7 +19,8 @@ from sklearn import datasets
 from torch import Tensor
 
 EXPLAINED = 100
-AUTHORS = "https://raw.githubusercontent.com/AI4LIFE-GROUP/lfa/ab4ddc6687a73ca68e7c3412db978c9b6f7ebf2a/data/clean"
+REPOSITORY = "https://raw.githubusercontent.com/AI4LIFE-GROUP/lfa/ab4ddc6687a73ca68e7c3412db978c9b6f7ebf2a"
+AUTHORS = f"{REPOSITORY}/data/clean"
 SHA256 = {
     "who-clean-train80-normalized.csv": "1d2199885becfbdb506aad39e36f860112d43298ccd9854eb62a56d257129304",
     "who-clean-test20-normalized.csv": "a1978bae3859bb2c4da370c2eb8c7bd0bb93604991353f8a1a8e6ed78deb78e8",
@@ -112,24 +113,25 @@ def offline() -> Iterator[None]:
         _offline.reset(token)
 
 
-def fetch(folder: str, file: str, origin: str | None = AUTHORS) -> Path:
+def fetch(folder: str, file: str, origin: str | None = AUTHORS, sha256: str | None = None) -> Path:
     """The verified file: in $LOCAPPROX_DATA/folder if that is set, else in pooch's cache, downloaded if needed."""
+    expected = sha256 or SHA256[file]
     local = os.environ.get("LOCAPPROX_DATA")
     if local:
         path = _absolute(local) / folder / file
         if not path.is_file():
             raise FileNotFoundError(f"LOCAPPROX_DATA has no {path}; copy it there, or unset LOCAPPROX_DATA to download")
         found = pooch.file_hash(str(path))
-        if found != SHA256[file]:
-            raise ValueError(f"{path} is not the expected file: its sha256 is {found}, not {SHA256[file]}")
+        if found != expected:
+            raise ValueError(f"{path} is not the expected file: its sha256 is {found}, not {expected}")
         return path
     if origin is None:
         raise FileNotFoundError(f"{file} is not on the internet: set LOCAPPROX_DATA to a folder with {folder}/{file}")
     cache = pooch.os_cache("locapprox") / folder
-    if _offline.get() and not ((cache / file).is_file() and pooch.file_hash(str(cache / file)) == SHA256[file]):
+    if _offline.get() and not ((cache / file).is_file() and pooch.file_hash(str(cache / file)) == expected):
         raise NotDownloadedError(f"{file} is not here yet; a run downloads it")
     try:
-        return Path(pooch.retrieve(f"{origin}/{file}", SHA256[file], fname=file, path=cache, progressbar=False))
+        return Path(pooch.retrieve(f"{origin}/{file}", expected, fname=file, path=cache, progressbar=False))
     except ValueError as error:  # pooch has removed what it downloaded
         raise ValueError(f"{origin}/{file} is not the expected file: {error}") from error
     except OSError as error:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments import networks
-from experiments.data import REPOSITORY, fetch, load
+from experiments.data import REPOSITORY, NotDownloadedError, fetch, load
 
 MODELS = [("who", name) for name in ("linear", "ffnnA", "ffnnB", "ffnnC")]
 MODELS += [("heloc", name) for name in ("logistic", "ffnnA", "ffnnB", "ffnnC")]
@@ -20,6 +20,9 @@ CODES |= {"Vanilla Gradients": "vg", "SmoothGrad": "sg"}  # of captum's; of the 
 FRAMEWORK = CODES | {"Gradient x Input": "ig5", "Vanilla Gradients": "sg_gm3", "SmoothGrad": "sg_gm"}
 SIGMAS = {0.3: "sg_gm5", 0.2: "sg_gm4", 0.1: "sg_gm", 0.05: "sg_gm2", 0.01: "sg_gm3"}
 STARTS = {0.0: "ig", 0.5: "ig2", 0.65: "ig3", 0.8: "ig4", 0.95: "ig5"}
+
+
+ABSENT = "the authors' files are neither in $LOCAPPROX_DATA/authors-repo nor, where that is not set, to be downloaded"
 
 
 class AbsentError(FileNotFoundError):
@@ -35,7 +38,11 @@ def hashes() -> dict[str, str]:
 
 def files(data: str, model: str) -> dict[str, str]:
     """The same of what belongs to one model, all of it fetched."""
-    mine = {path: sha256 for path, sha256 in hashes().items() if f"_{data}_{model}_" in path or path == _weights(data, model)}
+    mine = {
+        path: sha256
+        for path, sha256 in hashes().items()
+        if f"_{data}_{model}_" in path or path == _weights(data, model)
+    }
     for path in mine:
         _fetched(path)
     return mine
@@ -45,8 +52,10 @@ def _fetched(path: str) -> Path:
     folder, _, file = path.rpartition("/")
     try:
         return fetch(f"authors-repo/{folder}", file, f"{REPOSITORY}/{folder}", hashes()[path])
+    except NotDownloadedError:
+        raise
     except FileNotFoundError as error:
-        raise AbsentError(f"the authors' files are not at hand: {error}") from error
+        raise AbsentError(ABSENT) from error
 
 
 def _read(path: str) -> object:

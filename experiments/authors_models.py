@@ -138,7 +138,12 @@ def framework(p: Problem, theirs: dict[str, Tensor], best: dict[str, Tensor], co
     best = best | {"LIME": weights(p, engine(p)["LIME"], config.seed, config.converged)}
     plain = weights(p, unweighted(p), config.seed, config.converged)
     for name, found in theirs.items():
-        yield "framework", name, "share of the norm", float(l1(found, best[name]).mean() / best[name].abs().sum(1).mean())
+        yield (
+            "framework",
+            name,
+            "share of the norm",
+            float(l1(found, best[name]).mean() / best[name].abs().sum(1).mean()),
+        )
         if name in ("LIME", "KernelSHAP"):
             nearer = l1(found, plain) < l1(found, best[name])
             yield "framework", name, "nearer to the unweighted fit", float(nearer.double().mean())
@@ -201,15 +206,16 @@ def curves(p: Problem, theirs: dict[str, Tensor], ours: dict[str, Tensor], confi
             change = published_curve(p, w, kind, replace, config)
             frame = pd.DataFrame({"theirs": change.mean(1), "sem": change.std(1) / change.shape[1] ** 0.5})
             frame.insert(0, "k", range(1, PUBLISHED_K + 1))
-            frame["tested"], frame["ours"] = (means[f"{side} {method}"][frame["k"]].array for side in ("tested", "ours"))
+            frame["tested"], frame["ours"] = (
+                means[f"{side} {method}"][frame["k"]].array for side in ("tested", "ours")
+            )
             frames.append(frame.assign(method=method, kind=kind, replace=replace))
     return pd.concat(frames, ignore_index=True)
 
 
 def published_curve(p: Problem, w: Tensor, kind: str, replace: str, config: Config) -> Float[Tensor, "k b"]:
     """The mean absolute change after the k least or largest |w|, in argsort's order, are set to 0 or given noise."""
-    rank = w.abs().argsort(1).argsort(1)
-    place = rank if kind == "bottom" else w.shape[1] - 1 - rank
+    place = w.abs().argsort(1, descending=kind == "top").argsort(1)
     rng = torch.Generator().manual_seed(config.seed)
     noise = config.sigma * torch.randn(config.draws, *p.x.shape, generator=rng)
     elsewhere = p.x + noise if replace == "noise" else torch.zeros(1, *p.x.shape)

@@ -24,6 +24,8 @@ import tyro
 from tqdm.auto import tqdm
 
 from experiments import (
+    authors,
+    authors_models,
     changes,
     correspondence,
     data,
@@ -51,6 +53,7 @@ CONFIGS = [
     *[
         changes.Config(name, model) for name, model in MODELS if model not in ("ffnnB", "ffnnC")
     ],  # the authors' checkpoints at hand,
+    *[authors_models.Config(name, model) for name, model in MODELS],
 ]
 # Measured, roughly, on one core: the longest start first.
 SECONDS = {
@@ -58,6 +61,7 @@ SECONDS = {
     "perturbations": 6.0,
     "no_free_lunch": 5.0,
     "changes": 3.0,
+    "authors_models": 5.0,
     "correspondence": 10.0,
     "recovery": 5.0,
     "image_models": 600.0,
@@ -105,25 +109,30 @@ def run_all(configs: Sequence[Any], options: Options, with_theory: bool = True) 
 
 
 def _run(steps: dict[str, Callable[..., Any]], configs: Sequence[Any], options: Options) -> int:
-    failed, todo = dict[str, str](), dict[str, schedule.Task]()
+    failed, skipped, todo = dict[str, str](), dict[str, str](), dict[str, schedule.Task]()
     ours = {name_of(config): config for config in configs}
     for name, step in steps.items():
         if name == "figures":
             continue
         try:
-            why = "" if options.force else runs.reason(step)
+            why = runs.reason(step)
+        except authors.AbsentError as error:
+            skipped[name] = str(error)
+            continue
         except (ValueError, OSError) as error:
             failed[name] = f"{type(error).__name__}: {error}"
             continue
-        if why is None:
+        if why is None and not options.force:
             continue
-        if why:
+        if why and not options.force:
             tqdm.write(f"{name}: {why}; computed again")
         first = preparations(ours[name], options.out) if name in ours else []
         todo |= {task.name: task for task in first}
         needs = tuple(task.name for task in first)
         todo[name] = schedule.Task(name, partial(step, options.force), seconds(name), needs)
-    kept = len(steps.keys() - failed.keys() - todo.keys() - {"figures"})
+    for why in dict.fromkeys(skipped.values()):
+        tqdm.write(f"{', '.join(name for name, other in skipped.items() if other == why)}: skipped, since {why}")
+    kept = len(steps.keys() - failed.keys() - skipped.keys() - todo.keys() - {"figures"})
     if kept:
         tqdm.write(f"{kept} of {len(steps.keys() - {'figures'})} tasks are done already (--force computes them again)")
     if todo:
@@ -187,6 +196,8 @@ def state(step: Callable[..., Any]) -> str:
 
 def preparations(config: Any, out: Path) -> list[schedule.Task]:
     """What experiments share, each a task of its own, so that no two processes compute the same entry of a cache."""
+    if isinstance(config, authors_models.Config):
+        return []  # their networks are trained
     name = f"{config.data}-{config.model}"
     select_on: Literal["validation", "test"] = getattr(config, "select_on", "validation")
     cost = TRAINING.get(config.model, 2.0) * (3 if config.data == "heloc" else 1)

@@ -11,7 +11,7 @@ import tyro
 from tqdm.auto import tqdm
 
 from experiments import files
-from paper_figures import correspondence, image_models, no_free_lunch, page, perturbations, recovery
+from paper_figures import authors_models, correspondence, image_models, no_free_lunch, page, perturbations, recovery
 from paper_figures.results import EXPERIMENTS, Runs, read
 from paper_figures.style import Picture, style
 
@@ -20,6 +20,7 @@ MODULES = {
     "recovery": recovery,
     "perturbations": perturbations,
     "no_free_lunch": no_free_lunch,
+    "authors_models": authors_models,
     "image_models": image_models,
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from paper_figures import authors_models
 from paper_figures.correspondence import METRICS
 from paper_figures.image_models import summary
 from paper_figures.results import Runs, nearest, published
@@ -28,7 +29,7 @@ PAGE = """<!doctype html>
 <style>{style}</style></head><body>
 <h1>“Which Explanation Should I Choose?”, regenerated</h1>
 <p>Every empirical figure of Han, Srinivas and Lakkaraju (NeurIPS 2022) from public data by one engine, beside what the
-authors' public checkpoints and stored explanations give (four of their eight models), and what does not hold.</p>
+authors' eight public checkpoints and their stored explanations give, and what does not hold.</p>
 <nav><ul>{contents}</ul></nav>
 {body}
 </body></html>
@@ -53,6 +54,10 @@ SECTIONS = {
         "What every method loses on every neighbourhood, beyond the least possible error, and why: because f is not "
         "linear, at features that are at the baseline, or by dividing sampling errors. Intervals hold for other inputs "
         "and draws at 95 %; networks after the first are explained at few inputs, so more is undecided there.",
+    ),
+    "authors_models": (
+        "The authors' own networks",
+        "Their eight checkpoints, at their 100 points, through the engine: is what they stored the same, cell by cell?",
     ),
     "image_models": (
         "Experiment 4: images",
@@ -88,6 +93,7 @@ def index(
         if name in ("correspondence", "image_models"):
             body += _models(found[name])
         body += _nearest(found[name]) if name == "correspondence" else []
+        body += _equality(found[name]) if name == "authors_models" else []
         body += _images(found[name]) if name == "image_models" else []
         prefix = name.replace("_", "-")
         body += [_figure(key, picture) for key, picture in drawn.items() if key.startswith(prefix)]
@@ -133,6 +139,19 @@ def _nearest(runs: Runs) -> Iterable[str]:
             "gives; <i>next</i>: the nearest other instance, those apart that coincide in theory; <i>networks</i>: on "
             "how many trained networks the own instance is nearest, or within noise.</p></details>"
         )
+
+
+def _equality(runs: Runs) -> Iterable[str]:
+    yield "<h3>captum's explanations as the authors stored them, against ours</h3>"
+    yield table(authors_models.equality(runs))
+    yield (
+        "<p>A number alone: the largest difference of a weight, as a share of the largest weight of its input (for "
+        "Occlusion of the prediction, where that is larger). z: of what captum sampled, the root mean square of the "
+        "differences to a converged fit over our standard errors at 1,000 samples, 1 if both are right; in brackets "
+        "the share within 1.96. Where an error is not known (fewer than a few draws meet a kink) nothing is judged.</p>"
+    )
+    yield "<h3>Their perturbation curves, from the weights they stored</h3>"
+    yield table(authors_models.gaps(runs))
 
 
 def _images(runs: Runs) -> Iterable[str]:

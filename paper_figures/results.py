@@ -12,7 +12,9 @@ from paper_figures.style import FAMILIES, METHODS
 
 ROUNDING = 1e-6  # distances that differ by less differ by rounding only
 ORDER = ("linear", "logistic", "mlp", "cnn", "ffnnA", "ffnnB", "ffnnC", "lenet", "resnet")
-EXPERIMENTS = ("correspondence", "recovery", "perturbations", "no_free_lunch", "changes", "image_models")
+EXPERIMENTS = (
+    *("correspondence", "recovery", "perturbations", "no_free_lunch", "authors_models", "changes", "image_models"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +68,7 @@ def _published() -> pd.DataFrame:
 
 
 def published(experiment: str, data: str, model: str, quantity: str | None = None) -> pd.DataFrame:
-    """What the authors' checkpoints and stored explanations give: method, other, quantity and value; perhaps empty.
-
-    Of their eight models, all public, published.csv has four: WHO linear and network A, HELOC logistic and network A.
-    """
+    """What the authors' eight checkpoints and stored explanations give: method, other, quantity and value."""
     frame = _published()
     chosen = (frame["experiment"] == experiment) & (frame["data"] == data) & (frame["model"] == model)
     return frame[chosen if quantity is None else chosen & (frame["quantity"] == quantity)]

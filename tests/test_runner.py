@@ -336,11 +336,27 @@ def test_the_paper_and_the_demo_have_every_experiment_on_their_models():
 
     names = [paper.name_of(config) for config in paper.CONFIGS]
     assert len(set(names)) == len(names)
-    for experiment, models in {"correspondence": 8, "recovery": 2, "perturbations": 8, "no_free_lunch": 8}.items():
+    eight = ("correspondence", "perturbations", "no_free_lunch", "authors_models")
+    for experiment, models in {**dict.fromkeys(eight, 8), "recovery": 2}.items():
         assert sum(name.startswith(f"{experiment}/") for name in names) == models, experiment
     assert any(name.startswith("changes/") for name in names)
     tables = {config.data for config in demo.CONFIGS}
     assert tables == {"digits", "breast_cancer", "diabetes"}
+
+
+def test_what_needs_the_authors_files_is_skipped_with_a_sentence_where_they_are_absent(tmp_path, monkeypatch, capsys):
+    from experiments import authors, authors_models
+
+    def absent(table, model):
+        raise authors.AbsentError(authors.ABSENT)
+
+    monkeypatch.setattr(authors, "files", absent)
+    monkeypatch.setattr(authors_models, "load", lambda name: data.load("diabetes"))
+    configs = [authors_models.Config("who", "linear"), authors_models.Config("who", "ffnnA")]
+    for force in (False, True):
+        assert paper.run_all(configs, Options(tmp_path, only=("authors_models",), force=force)) == 0
+        said = capsys.readouterr().out
+        assert "authors_models/who-linear, authors_models/who-ffnnA: skipped, since the authors' files are nei" in said
 
 
 def test_one_run_at_a_time_in_a_folder(tmp_path, capsys):

@@ -38,11 +38,8 @@ def hashes() -> dict[str, str]:
 
 def files(data: str, model: str) -> dict[str, str]:
     """The same of what belongs to one model, all of it fetched."""
-    mine = {
-        path: sha256
-        for path, sha256 in hashes().items()
-        if f"_{data}_{model}_" in path or path == _weights(data, model)
-    }
+    places = (_weights(data, model), _explanations(data, model))
+    mine = {path: sha256 for path, sha256 in hashes().items() if path.startswith(places)}
     for path in mine:
         _fetched(path)
     return mine
@@ -70,6 +67,10 @@ def _weights(data: str, model: str) -> str:
     return f"models/model_checkpoints/{_task(data)}_{model}_{data}_ckpt.pth"
 
 
+def _explanations(data: str, model: str) -> str:
+    return f"experiments/results/explanations_{_task(data)}_{data}_{model}_n100"
+
+
 @cache
 def network(data: str, model: str) -> nn.Sequential:
     """Their checkpoint, (rows, features) -> (rows, 1), float32."""
@@ -87,7 +88,7 @@ def points(data: str) -> Tensor:
 
 def stored(data: str, model: str, name: str, kind: str = "attr") -> Tensor:
     """Their explanations `name` (captum_… existing methods, meta_… the framework), (100, features), or `bias`."""
-    where = f"experiments/results/explanations_{_task(data)}_{data}_{model}_n100/{name}/"
+    where = f"{_explanations(data, model)}/{name}/"
     found = _read(next(path for path in hashes() if path.startswith(where) and f"/{kind}_" in path))
     assert isinstance(found, Tensor)
     return found.detach().double()

@@ -3,12 +3,13 @@
 explanations.csv  stored explanations ("existing": captum's; "framework": the authors' fits) against ours, by quantity
 distances.csv     every stored original × every engine instance, L1 and cosine, per explained instance
 curves.csv        perturbation tests, mean over instances per k ≤ 11: the stored weights by the authors' procedure
-                  (`theirs`, with `sem`), the same weights by `lx.perturbation_test` (`tested`), and our weights (`ours`)
+                  (`theirs`, with `sem`), the same by `lx.perturbation_test` (`tested`), and our weights (`ours`)
 
 Quantities: "relative difference" is the largest over instances of max |a − b| ÷ max |b|, b stored (for Occlusion ÷ f(x)
 where that is larger: its weights are differences of outputs). What captum sampled is held against a converged fit of
 ours, by the standard errors that ours has at as many samples: "rms z" and "within 1.96" over the "judged" share of
-weights, those that are not fixed at 0 by the baseline and whose error is known. "share of the norm": mean L1 ÷ mean norm.
+weights, those that are not fixed at 0 by the baseline and whose error is known. "share of the norm": mean L1 ÷ mean
+norm.
 
 captum's kernel of width 1, which the stored LIME has, is exp(−D²/2): `lx.lime(2**0.5)`. Their framework's is exp(−D²).
 
@@ -153,8 +154,8 @@ def recovered(p: Problem, versions: dict[str, dict[str, Tensor]]) -> Iterator[Ro
     """Medians of the distances to w and to w ⊙ x."""
     frame = pd.concat(recovery(p, versions))
     medians = frame.groupby(["version", "method", "metric", "compared_with"], sort=False)["value"].median()
-    for (version, method, metric, truth), value in medians.items():  # type: ignore[misc]
-        yield version, method, f"{metric} to {truth}", value
+    for row in medians.reset_index().to_dict("records"):
+        yield row["version"], row["method"], f"{row['metric']} to {row['compared_with']}", row["value"]
 
 
 def relative(a: Tensor, b: Tensor, least: Tensor) -> float:
@@ -188,14 +189,14 @@ class CaptumMasks(lx.BaseNeighbourhood):
 
 def curves(p: Problem, theirs: dict[str, Tensor], ours: dict[str, Tensor], config: Config) -> pd.DataFrame:
     frames = []
-    for kind, replace in TESTS:
+    for kind, how in TESTS:
         named = {f"tested {m}": w for m, w in theirs.items()} | {f"ours {m}": ours[m] for m in theirs}
         test = lx.perturbation_test(
             p.model,
             p.x,
             named,
             kind=kind,  # type: ignore[arg-type]
-            replace=replace,  # type: ignore[arg-type]
+            replace=how,  # type: ignore[arg-type]
             sigma=config.sigma,
             draws=config.draws,
             ties="argsort",
@@ -203,22 +204,22 @@ def curves(p: Problem, theirs: dict[str, Tensor], ours: dict[str, Tensor], confi
         )
         means = test.changes.groupby(["method", "k"])["change"].mean()
         for method, w in theirs.items():
-            change = published_curve(p, w, kind, replace, config)
+            change = published_curve(p, w, kind, how, config)
             frame = pd.DataFrame({"theirs": change.mean(1), "sem": change.std(1) / change.shape[1] ** 0.5})
             frame.insert(0, "k", range(1, PUBLISHED_K + 1))
             frame["tested"], frame["ours"] = (
                 means[f"{side} {method}"][frame["k"]].array for side in ("tested", "ours")
             )
-            frames.append(frame.assign(method=method, kind=kind, replace=replace))
+            frames.append(frame.assign(method=method, kind=kind, replace=how))
     return pd.concat(frames, ignore_index=True)
 
 
-def published_curve(p: Problem, w: Tensor, kind: str, replace: str, config: Config) -> Float[Tensor, "k b"]:
+def published_curve(p: Problem, w: Tensor, kind: str, how: str, config: Config) -> Float[Tensor, "k b"]:
     """The mean absolute change after the k least or largest |w|, in argsort's order, are set to 0 or given noise."""
     place = w.abs().argsort(1, descending=kind == "top").argsort(1)
     rng = torch.Generator().manual_seed(config.seed)
     noise = config.sigma * torch.randn(config.draws, *p.x.shape, generator=rng)
-    elsewhere = p.x + noise if replace == "noise" else torch.zeros(1, *p.x.shape)
+    elsewhere = p.x + noise if how == "noise" else torch.zeros(1, *p.x.shape)
     at = torch.stack([torch.where(place < k, elsewhere, p.x) for k in range(1, PUBLISHED_K + 1)])
     moved = p.score(at.flatten(0, -2), None).reshape(at.shape[:-1]) - p.score(p.x, None)
     return moved.abs().mean(1)

@@ -44,11 +44,12 @@ def gaps(runs: Runs) -> pd.DataFrame:
 
 def curves(runs: Runs, data: str, path: Path) -> Picture:
     frame = runs.tables["curves"].query("data == @data")
+    parts = dict(iter(frame.groupby(["model", "kind", "replace"])))
     models = [model for of, model in runs.runs if of == data]
     figure, axes = plt.subplots(len(models), 4, figsize=(1.35 * WIDTH, 1.5 * len(models) + 0.6), squeeze=False)
     for row, model in zip(axes, models, strict=True):
-        for ax, (kind, replace) in zip(row, TESTS, strict=True):
-            part = frame.query("model == @model and kind == @kind and replace == @replace")
+        for ax, test in zip(row, TESTS, strict=True):
+            part = parts[model, *test]
             for method in (name for name in METHODS if name in set(part["method"])):
                 one = part[part["method"] == method]
                 ax.plot(one["k"], one["theirs"], lw=0.8, color=COLOURS[method])
@@ -71,6 +72,7 @@ def curves(runs: Runs, data: str, path: Path) -> Picture:
         save(figure, path),
         "Perturbation tests on the authors' networks and points, mean absolute change of the prediction after k "
         "features: lines are their stored explanations by their procedure, marks our explanations by ours (noise of "
-        "its own; features of one weight in the order that sorting leaves).",
+        "its own; features of one weight in the order that sorting leaves). LIME and KernelSHAP part where the least "
+        "weights go first: captum fits features that are at the baseline, which no mask moves; here they have weight 0.",
         numbers.reset_index(),
     )

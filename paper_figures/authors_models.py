@@ -73,6 +73,6 @@ def curves(runs: Runs, data: str, path: Path) -> Picture:
         "Perturbation tests on the authors' networks and points, mean absolute change of the prediction after k "
         "features: lines are their stored explanations by their procedure, marks our explanations by ours (noise of "
         "its own; features of one weight in the order that sorting leaves). LIME and KernelSHAP part where the least "
-        "weights go first: captum fits features that are at the baseline, which no mask moves; here they have weight 0.",
+        "weights go first: captum fits those of features at the baseline, which no mask moves; here they are 0.",
         numbers.reset_index(),
     )

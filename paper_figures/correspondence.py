@@ -73,36 +73,49 @@ def heat_maps(runs: Runs, data: str, model: str, path: Path) -> Picture:
 
 
 def limit_of(runs: Runs, data: str, model: str, limit: str, path: Path) -> Picture:
+    """Boxes over the explained inputs, and the means of the authors' stored explanations."""
     name, parameter, _ = LIMITS[limit]
     frame = runs.of("limits", data, model)
-    one = frame[(frame["limit"] == limit) & (frame["metric"] == "L1")]
-    figure, ax = plt.subplots(figsize=(0.75 * WIDTH, 2.6))
-    order = sorted(one["parameter"].unique(), reverse=limit == "SmoothGrad")
-    place = {value: i for i, value in enumerate(order)}
-    sns.lineplot(
-        x=one["parameter"].map(place),
-        y=one["value"],
-        ax=ax,
-        errorbar=("ci", 95),
-        seed=0,
-        err_style="band",
-        color=COLOURS[limit],
-        marker="o",
-        label="ours",
-    )
-    theirs = published("limits", data, model, "L1")
+    frame = frame[frame["limit"] == limit]
+    theirs = published("limits", data, model)
     theirs = theirs[theirs["method"] == limit].astype({"other": float})
+    order = sorted(frame["parameter"].unique(), reverse=limit == "SmoothGrad")
+    place = {value: i for i, value in enumerate(order)}
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
+    for ax, (metric, label) in zip(axes, METRICS.items(), strict=True):
+        one, means = frame[frame["metric"] == metric], theirs[theirs["quantity"] == metric]
+        boxes = [one.loc[one["parameter"] == value, "value"] for value in order]
+        ax.boxplot(
+            boxes,
+            positions=range(len(order)),
+            widths=0.6,
+            patch_artist=True,
+            boxprops={"facecolor": COLOURS[limit], "alpha": 0.4, "lw": 0.6},
+            medianprops={"color": "black"},
+            whiskerprops={"lw": 0.6, "color": "0.4"},
+            capprops={"lw": 0.6, "color": "0.4"},
+            flierprops={"marker": ".", "ms": 2, "mec": "none", "mfc": "0.5"},
+        )
+        ax.plot(means["other"].map(place), means["value"], "x", color="#d62728", label="mean of the authors' stored")
+        ax.plot(range(len(order)), [box.mean() for box in boxes], "_", color="#0b5394", ms=8, label="mean of ours")
+        ax.set_xticks(range(len(order)), [f"{value:g}" for value in order])
+        ax.set(xlabel=parameter, ylabel=label)
+        top = max(one["value"].max(), means["value"].max() if len(means) else 0)
+        ax.set_ylim(0, LEAST_HEIGHT if top < LEAST_HEIGHT else None)
     if len(theirs):
-        ax.plot(theirs["other"].map(place), theirs["value"], "x", color="0.3", label="the authors' stored values")
-    ax.set_xticks(range(len(order)), [f"{value:g}" for value in order])
-    ax.set(xlabel=f"{parameter} (last: the exact limit)", ylabel="mean L1 distance")
-    ax.set_title(f"{title(data, model)}:\n{name}", fontsize=8)
-    top = max(one.groupby("parameter")["value"].mean().max(), theirs["value"].max() if len(theirs) else 0)
-    ax.set_ylim(0, LEAST_HEIGHT if top < LEAST_HEIGHT else None)
-    ax.legend(frameon=False)
-    means = one.groupby("parameter")["value"].agg(["mean", "median", "sem"]).loc[order].reset_index()
-    caption = f"{title(data, model)}: {name}, with 95 % bootstrap intervals over the explained inputs."
-    return Picture(save(figure, path), caption, means, theirs[["other", "value"]] if len(theirs) else None)
+        figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
+    figure.suptitle(f"{title(data, model)}: {name}", fontsize=8)
+    numbers = frame.pivot_table(index="parameter", columns="metric", values="value", aggfunc=["mean", "median"])
+    numbers.columns = [" ".join(column) for column in numbers.columns]
+    own = "Boxes: ours, over the explained inputs (whiskers: the last within 1.5 box lengths)"
+    end = "; ×: that of the authors' stored explanations of their network." if len(theirs) else "."
+    caption = f"{title(data, model)}: {name}; last: the exact limit. {own}; blue: their mean{end}"
+    return Picture(
+        save(figure, path),
+        caption,
+        numbers.loc[order].reset_index(),
+        theirs.pivot_table(index="other", columns="quantity", values="value").reset_index() if len(theirs) else None,
+    )
 
 
 def ig_convergence(runs: Runs, path: Path) -> Picture:

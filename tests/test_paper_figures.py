@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from paper_figures import correspondence, no_free_lunch, perturbations, recovery
 from paper_figures.__main__ import main
 from paper_figures.page import CHANGES
-from paper_figures.results import coincide, matrix, nearest, read
+from paper_figures.results import coincide, matrix, nearest, published, read
 from paper_figures.style import METHODS, number
 
 LOCAL = ("Vanilla Gradients", "SmoothGrad", "C-LIME")
@@ -237,12 +237,29 @@ def test_limit_plots_show_the_means_of_the_file_and_the_published_ones(results, 
     correspondence.limit_of(read(results), "who", "linear", "SmoothGrad", tmp_path)
     correspondence.limit_of(read(results), "heloc", "ffnnA", "Gradient x Input", tmp_path)
     left, right = (figure.axes[0] for figure in drawn)
-    assert left.lines[0].get_ydata() == pytest.approx([0.3, 0.1, 0])
-    assert right.lines[0].get_ydata() == pytest.approx([1, 0.2, 0])
+    assert boxes_of(left) == pytest.approx([0.3, 0.1, 0])
+    assert boxes_of(right) == pytest.approx([1, 0.2, 0])
     assert [t.get_text() for t in left.get_xticklabels()] == ["0.3", "0.1", "0"]
-    theirs = dict(zip(*right.lines[-1].get_data(), strict=True))
+    theirs = dict(zip(*right.lines[-2].get_data(), strict=True))
     assert theirs[0] == pytest.approx(0.7184, abs=5e-5)  # a = 0
     assert theirs[1] == pytest.approx(0.3455, abs=5e-5)  # a = 0.8
+    cosine = drawn[1].axes[1]
+    assert boxes_of(cosine) == pytest.approx([1, 0.2, 0])
+    assert cosine.lines[-2].get_ydata()[-1] < 0.1  # a = 0.95
+    assert [len(figure.legends) for figure in drawn] == [1, 1]
+
+
+def boxes_of(ax):
+    """The medians."""
+    return [line.get_ydata()[0] for line in ax.lines if line.get_color() == "black" and len(line.get_ydata()) == 2]
+
+
+def test_no_legend_where_there_is_nothing_to_compare_with(results, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(correspondence, "published", lambda *names: published("limits", "digits", "cnn"))
+    picture = correspondence.limit_of(read(results), "who", "linear", "SmoothGrad", tmp_path)
+    assert drawn[0].legends == []
+    assert picture.published is None
+    assert picture.caption.endswith("blue: their mean.")
 
 
 def test_convergence_shows_every_model(results, drawn, tmp_path):

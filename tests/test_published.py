@@ -35,8 +35,9 @@ def correspondence(data, model):
 def limits(data, model):
     for method, of, limit in (("SmoothGrad", SIGMAS, "captum_vg"), ("Gradient x Input", STARTS, "captum_gxi")):
         for parameter, name in of.items():
-            away = DISTANCES["L1"](stored(data, model, f"meta_{name}"), stored(data, model, limit)).mean()
-            yield "limits", "L1", method, f"{parameter:g}", away
+            for metric, distance in DISTANCES.items():
+                away = distance(stored(data, model, f"meta_{name}"), stored(data, model, limit)).mean()
+                yield "limits", metric, method, f"{parameter:g}", away
 
 
 def recovery(data, model):

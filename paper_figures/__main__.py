@@ -11,7 +11,16 @@ import tyro
 from tqdm.auto import tqdm
 
 from experiments import files
-from paper_figures import authors_models, correspondence, image_models, no_free_lunch, page, perturbations, recovery
+from paper_figures import (
+    authors_models,
+    claims,
+    correspondence,
+    image_models,
+    no_free_lunch,
+    page,
+    perturbations,
+    recovery,
+)
 from paper_figures.results import EXPERIMENTS, Runs, read
 from paper_figures.style import Picture, style
 
@@ -48,7 +57,9 @@ def main(
     if names:
         return folder
     index = folder / "index.html"
-    text = page.index(found, drawn, theory(results))
+    judged = claims.claims(results)
+    files.write(folder / "claims.csv", lambda part: judged.to_csv(part, index=False))
+    text = page.index(found, drawn, theory(results), judged)
     files.write(index, lambda part: part.write_text(text, encoding="utf-8"))
     return index
 

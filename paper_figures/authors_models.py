@@ -22,14 +22,15 @@ def figures(runs: Runs) -> dict[str, Callable[[Path], Picture]]:
 def equality(runs: Runs) -> pd.DataFrame:
     """Model × method: the relative difference of what captum does not sample, "rms z (share within 1.96)" of the rest.
 
-    Empty where f is linear over every draw, so that nothing is sampled either; then the difference is shown.
+    Where f is linear over every draw sampling makes no error, and the difference is shown as well.
     """
     frame = runs.tables["explanations"].query("version == 'existing'")
     wide = frame.pivot_table(index=["data", "model", "method"], columns="quantity", values="value", sort=False)
     z = wide["rms z"].map("z {:.2f}".format) + wide["within 1.96"].map(" ({:.3f})".format)
     shown = z.where(wide["rms z"].notna(), wide["relative difference"].map("{:.1e}".format)).unstack("method")
     shown.insert(0, "network", [title(data, model) for data, model in shown.index])
-    return shown.loc[runs.runs, ["network", *(name for name in METHODS if name in shown)]]
+    columns = ["network", *(name for name in METHODS if name in shown)]
+    return shown.loc[runs.runs][columns]
 
 
 def gaps(runs: Runs) -> pd.DataFrame:

@@ -83,9 +83,10 @@ def index(
     found: Mapping[str, Runs],
     drawn: Mapping[str, Picture],
     theory: tuple[pd.DataFrame, list[tuple[Path, str]]] | None,
+    claims: pd.DataFrame,
 ) -> str:
     """The page as text; images are part of it."""
-    sections: dict[str, tuple[str, list[str]]] = {}
+    sections: dict[str, tuple[str, list[str]]] = {"claims": ("Every claim, and its verdict", list(_claims(claims)))}
     for name, (heading, words) in SECTIONS.items():
         if name not in found:
             continue
@@ -114,6 +115,16 @@ def index(
     contents = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in sections.items())
     text = "\n".join(f'<h2 id="{n}">{h}</h2>\n' + "\n".join(b) for n, (h, b) in sections.items())
     return PAGE.format(style=PAGE_STYLE, contents=contents, body=text)
+
+
+def _claims(claims: pd.DataFrame) -> Iterable[str]:
+    counts = claims["status"].value_counts()
+    old = int((claims["evidence"] == "reference").sum())
+    yield "<p>" + ", ".join(f"{count} {status}" for status, count in counts.items()) + "."
+    if old:
+        yield f" {old} of them were not run here and are taken from the committed reference."
+    yield ' The same as a file: <a href="claims.csv">claims.csv</a>.</p>'
+    yield table(claims.drop(columns="command"))
 
 
 def _models(runs: Runs) -> Iterable[str]:

@@ -12,6 +12,7 @@ from theory_checks import recovery
 from theory_checks.claims import table
 
 STATUSES = {"equal", "agrees", "refuted", "undecidable here"}
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # too few draws met a kink for an error
 FILE = pd.read_csv(REFERENCE, keep_default_na=False).set_index("id")
 
 
@@ -58,14 +59,13 @@ def results(tmp_path_factory):
     return folder
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_claims_of_the_authors_networks_follow_from_their_files(results):
     found = claims.claims(results).set_index("id")
     assert list(found.reset_index().columns) == COLUMNS
     here = found["evidence"] == "this run"
     theirs = [claim.id for claim in CLAIMS if claim.experiment in ("authors_models", "")]
     assert here[here].index.tolist() == theirs
-    # Network A of HELOC alone is nearer than the worst of three: its limit Gradient × Input is off by .103, still > .1.
+    # σ = 0.01 is off by .085 on network A of HELOC, by .34 on B, which is not run here.
     changed = found.loc[here, "status"] != FILE.loc[here, "status"]
     assert set(found[here][changed].index) <= {"framework-vanilla-gradients"}, found[here][changed]
     assert (found.loc[~here, "status"] == FILE.loc[~here, "status"]).all()

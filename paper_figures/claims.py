@@ -171,9 +171,8 @@ def on_theirs(runs: Runs) -> Verdict:
 def separated(by: str, runs: Runs) -> Verdict:
     """In how many tests (model × network × test) what a method reports, or its neighbourhood, separates all methods."""
     table = runs.tables["verdict"]
-    table = table[table["features"] == "all"] if "features" in table else table  # as published
-    alone = table["neighbourhood"].notna() if "neighbourhood" in table else table["crossed_split_by"] == "neighbourhood"
-    hit = table["native_split"] if by == "layout" else alone
+    table = table[table["features"] == "all"]  # as published
+    hit = table["native_split"] if by == "layout" else table["neighbourhood"].notna()
     return Verdict(
         "agrees" if hit.mean() > 0.5 else "refuted",
         float(hit.mean()),

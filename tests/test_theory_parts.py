@@ -7,7 +7,7 @@ import pytest
 
 import locapprox as lx
 from locapprox.evaluation import columns, intervals, perturbation
-from locapprox.fit import errors, evidence, jackknife, links
+from locapprox.fit import errors, evidence, jackknife, links, spread
 from locapprox.models import scores
 from locapprox.neighbourhoods import baselines, masks, quadratures
 from theory_checks import evaluation, leaving_out, parts

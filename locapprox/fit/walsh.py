@@ -48,7 +48,7 @@ class Walsh(Concise, BaseSurrogate):
     `loss` and `r2` are those of the linear g, every sampled pair left out in turn, as of `Linear`. Standard errors are
     the process' own, in a scale from the residuals of pairs left out: their mean square, or that by their influence on
     the weight if it is larger, times m / (m − q) for m pairs, q = d / 2, or 2d with a θ for each feature, for what was
-    estimated. 95 % intervals covered .93 to .98 in the trials that q was chosen by (networks and boosted trees of 12 to
+    estimated. 95 % intervals covered .92 to .99 in the trials that q was chosen by (networks and boosted trees of 12 to
     23 features), all weights together, and up to .99 where nearly all masks are drawn. NaN, with a warning, below
     m = 3d, or 6d.
     """

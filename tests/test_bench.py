@@ -86,6 +86,7 @@ def test_evaluations_that_an_accuracy_takes():
     ]
     row = samples.needed(pd.concat(frames), (0.05, 0.025, 0.001)).iloc[0]
     assert row["evaluations to 5%"] == pytest.approx(400)  # of the median instance
+    assert row["slope"] == pytest.approx(-0.5)
     assert row["evaluations to 2%"] == pytest.approx(1600)
     assert np.isnan(row["evaluations to 0%"])
 

@@ -98,11 +98,15 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def needed(table: pd.DataFrame, levels: Iterable[float] = LEVELS) -> pd.DataFrame:
-    """Evaluations at which the error falls below a level, between those tried on log scales; NaN where it does not."""
+    """Evaluations at which the error falls below a level, between those tried on log scales; NaN where it does not.
+
+    And the slope of the error on log scales: −1/2 of independent draws.
+    """
     rows = []
     for (game, who), part in curves(table).groupby(["game", "estimator"], sort=False):
         n, error = np.log(part["evaluations"].to_numpy(float)), np.log(part["error"].to_numpy().clip(1e-16))
-        row = {"game": game, "estimator": who}
+        slope = np.polyfit(n, error, 1)[0] if len(n) > 1 else np.nan
+        row = {"game": game, "estimator": who, "slope": slope}
         for level in levels:
             below = np.flatnonzero(error <= np.log(level))
             row[f"evaluations to {level:.0%}"] = _crossing(n, error, np.log(level), below[0]) if len(below) else np.nan

@@ -822,3 +822,28 @@ def test_out_of_memory_names_the_argument(x):
     with pytest.raises(MemoryError, match="batch_size"):
         lx.explain(model, x, lx.lime())
     lx.explain(model, x, lx.lime(), batch_size=10)
+
+
+def test_a_module_that_passed_is_asked_again_where_it_may_have_changed():
+    """It draws random numbers now; or only calls of one row have been seen, which tell nothing of rows beside it."""
+
+    class Dropping(nn.Module):
+        on = False
+
+        def forward(self, x):
+            return nn.functional.dropout(x, 0.5, training=self.on).sum(1)
+
+    class Mixing(nn.Module):
+        def forward(self, x):
+            return x.square().sum(1) - x.square().sum(1).mean() * (len(x) > 1)
+
+    x, model = torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), Dropping()
+    for _ in range(2):
+        lx.explain(model, x, lx.c_lime(), n_samples=50)
+    model.on = True
+    with pytest.raises(ValueError, match="must answer every row alone"):
+        lx.explain(model, x, lx.c_lime(), n_samples=50)
+    mixing = Mixing()
+    lx.explain(mixing, x, lx.c_lime(), n_samples=50, batch_size=1)
+    with pytest.raises(ValueError, match="must answer every row alone"):
+        lx.explain(mixing, x, lx.c_lime(), n_samples=50)

@@ -12,7 +12,7 @@ import torch
 
 import locapprox as lx
 from locapprox._problem import Problem
-from locapprox.fit.sampling import samples
+from locapprox.fit.sampling import Sample, samples
 
 F64 = torch.float64
 KERNEL = lx.ExponentialKernel(2.0)
@@ -302,13 +302,18 @@ def test_what_a_batch_holds_is_let_go(x):
 
     held = []
 
+    def alive():
+        gc.collect()
+        return sum(type(one) is Sample for one in gc.get_objects())
+
     class Counting(lx.Linear):
         nulls_leave = True
 
         def fit(self, sample, loss):
-            gc.collect()
-            held.append(sum(type(one) is type(sample) for one in gc.get_objects()))
+            held.append(alive() - others)
             return super().fit(sample, loss)
+
+    others = alive()  # of tests before
 
     method = lx.Method("counting", lx.lime(2.0).neighbourhood, lx.SquaredError(), Counting())
     lx.explain(model, x, method, batch_size=1000)

@@ -122,8 +122,9 @@ MUTATIONS = {  # section, mutation, claims that must fail (parts of their statem
     "t of more degrees": (
         leaving_out.errors,
         given(errors.Pass, "degrees", lambda n: n + 1),
-        ["with 33", "with 7", "29"],
+        ["with 33", "with 7"],
     ),
+    "t of more pairs": (leaving_out.errors, given(spread.Spread, "degrees", lambda n: n + 1), ["29"]),
     "noise turned": (parts.noise, draws_of(lx.CorrelatedNormal, turned), ["Normal(0, C)"]),
     "path from 0": (parts.paths, kept_low, ["Uniform(0.5, 1)"]),
     "kernel squared": (parts.tabular, given(lx.LimeTabular, "_weighted", twice), ["around the mean"]),

@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from torch import Tensor, dtype
 
-LARGEST, TOGETHER = 2**17, 2**19  # numbers of ξ in one draw that is kept, and in all
+LARGEST, TOGETHER = 2**17, 2**19  # numbers of one draw that is kept, (n + d) d, and of all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +34,8 @@ def keep(*values: Any) -> None:
 def remembered(function: Callable[P, R]) -> Callable[P, R]:
     """The function of a tensor, other tensors, numbers and words, which works out what follows from kept tensors once.
 
-    A result is an attribute of the first tensor.
+    A result is an attribute of the first tensor, with the other ones. So that all go when the draw goes, no two tensors
+    may each be the first with the other: the design comes before weights and matrices.
     """
 
     @wraps(function)

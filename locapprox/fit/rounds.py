@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from locapprox._notices import errors_unsaid, warn
-from locapprox._parts import child_seeds
+from locapprox._parts import child_seeds, is_builtin
 from locapprox._problem import Problem
 from locapprox.fit.blocks import Bar
 from locapprox.fit.contract import fitted
@@ -139,7 +139,7 @@ class Task:
         drawn, degrees = torch.zeros(2, len(problem.x), dtype=torch.float64, device="cpu")
         nested = torch.zeros(len(problem.x), dtype=torch.bool, device="cpu")
         leave = surrogate.nulls_leave, surrogate.any_origin
-        found = samples(problem, self.where, n, seed, "fit", bar, held, *leave)
+        found = samples(problem, self.where, n, seed, "fit", bar, held, *leave, is_builtin(surrogate))
         for sample in found if loss.of_gradients else together(found):
             fit, i = on_all(fitted(surrogate, sample, loss), sample), sample.instances.cpu()
             parts.append((sample.instances, fit))

@@ -34,8 +34,10 @@ def samples(
     keeps_gradients: bool = False,
     nulls_leave: bool = True,
     any_origin: bool = False,
+    kept: bool = True,
 ) -> "Iterator[Sample]":
-    """The instances in batches that share a draw and fit into memory; every batch sees the same draw."""
+    """The instances in batches that share a draw and fit into memory; every batch sees the same draw, which may be
+    `kept` where nobody who is given it changes it."""
     keep_freed_memory()
     x, scores = problem.x, problem.scores
     whole = neighbourhood, x
@@ -44,7 +46,7 @@ def samples(
     neighbourhood, origin = neighbourhood.with_shared_xi(x) if any_origin else (neighbourhood, None)
     for batch in neighbourhood.batches(x):
         one = neighbourhood.at(x, batch[:1])
-        like = one.same_draw(x[batch[:1]])
+        like = one.same_draw(x[batch[:1]]) if kept else None
         key = None if like is None else (like, n, seed, role)
         known = None if key is None else _recent.get(key)
         plan = Plan.of(one, x[batch[:1]], n, generator(seed, neighbourhood, role, x)) if known is None else known[0]
@@ -150,7 +152,7 @@ class Sample:
         if self._kept:
             yield from self._kept
             return
-        kept, count, drawn, size = list[Block](), 0, 0, self.plan.rows * self.d
+        kept, count, drawn, size = list[Block](), 0, 0, (self.plan.rows + self.d) * self.d
         lasts = self._key is not None and size <= LARGEST
         for block in self._blocks():
             count, drawn = count + 1, drawn + len(block.xi) + len(block.exact)

@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from locapprox.fit.kept import remembered
 
 _PAIRS: MutableMapping[Tensor, Tensor] = WeakIdKeyDictionary()
+MOST_PAIRS = 4  # designs whose pairs are held at a time
 PAIRS_UP_TO = 64  # unknowns up to which per-instance Gram matrices come from one product with all feature pairs
 
 
@@ -67,6 +68,8 @@ def _pairs(X: Float[Tensor, "n p"]) -> Float[Tensor, "pairs n"]:
     for i in range(p):
         torch.mul(columns[i:], columns[i], out=out[start : start + p - i])
         start += p - i
+    if len(_PAIRS) >= MOST_PAIRS:  # of designs that are kept
+        _PAIRS.clear()
     _PAIRS[X] = out
     return out
 

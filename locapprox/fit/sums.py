@@ -33,7 +33,7 @@ class ValueSums(NamedTuple):
     def of(
         cls, X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"], y: Float[Tensor, "b k n"], gram: bool
     ) -> "ValueSums":
-        first = _sums(weight), _sums_of_squares(weight), _products(weight, X)
+        first = _sums(weight), _sums_of_squares(weight), _products(X, weight)
         xx = weighted_gram(X, weight) if gram else None
         if weight.shape[:2] == (1, 1):  # passes over the rows, not over all outputs
             w = weight[0].mT  # (n, 1)
@@ -60,7 +60,7 @@ def _sums_of_squares(weight: Float[Tensor, "g s n"]) -> Float[Tensor, "g s"]:
 
 
 @remembered
-def _products(weight: Float[Tensor, "g s n"], X: Float[Tensor, "n p"]) -> Float[Tensor, "g s p"]:
+def _products(X: Float[Tensor, "n p"], weight: Float[Tensor, "g s n"]) -> Float[Tensor, "g s p"]:
     return weight @ X
 
 

@@ -10,11 +10,14 @@ def together(samples: Iterable[Sample]) -> Iterator[Sample]:
     waiting, rows = list[Sample](), 0
     for sample in samples:
         more = sample.plan.rows * sample.plan.copies * len(sample.x)
-        if rows + more > sample.scores.rows_per_call or not sample.keeps_draw:
+        if rows + more > sample.scores.rows_per_call:
             yield from answered(waiting)
             waiting, rows = [], 0
-        waiting.append(sample)
-        rows += more
+        if sample.keeps_draw:
+            waiting.append(sample)
+            rows += more
+        else:
+            yield sample
     yield from answered(waiting)
 
 
@@ -26,5 +29,6 @@ def answered(samples: list[Sample]) -> Iterator[Sample]:
         scores = samples[0].scores.of_several(placed, [sample.instances for sample, _ in parts])
         for (sample, block), values in zip(parts, scores, strict=True):
             sample.answers[block] = values
+        samples[0].scores.require_finite()
     while samples:  # none is held longer than it is fitted
         yield samples.pop(0)

@@ -32,12 +32,12 @@ class Alone:
 
     Of a function at once. A module is in evaluation mode, so it is asked when a tenth of its rows pays for it, or if it
     draws random numbers: a gradient at one large image costs no second forward pass. The estimators of scikit-learn are
-    held to it by its own tests. A module that passed is not asked again.
+    held to it by its own tests. A module that passed is asked again only if it draws random numbers.
     """
 
     def __init__(self, model: Any, rows_per_call: int) -> None:
         self.module = model if isinstance(model, nn.Module) else None
-        self.known = self.module in _passed if self.patient else keeps_rows_apart(model)
+        self.known = not self.patient and keeps_rows_apart(model)
         self.room, self.asked = rows_per_call, 0
 
     @property
@@ -57,8 +57,10 @@ class Alone:
         if seen is None or self.known:
             return None
         self.asked += len(scores)
-        if self.patient and self.asked < ENOUGH and seen.random == _random_state(scores.device):
-            return None
+        if self.patient and seen.random == _random_state(scores.device):
+            self.known = self.module in _passed
+            if self.known or self.asked < ENOUGH:
+                return None
         full = (seen.rows != 0).flatten(1).sum(1).argsort(descending=True, stable=True)[:3]  # dropout of 0 is 0
         scores = scores.detach()[seen.places[full]]
         return Seen(seen.rows[full], seen.instances[full], seen.places[full], seen.random, scores)
@@ -69,11 +71,16 @@ class Alone:
         assert first is not None
         middle = first.sum(1).argsort()[(len(first) - 1) // 2]  # so that neither extreme comes again
         rows, places = self._among_neighbours(seen.rows, int(middle))
+        among = len(rows) > 1
         with torch.no_grad():
             try:
                 found = scores_of(rows, seen.instances[middle].expand(len(rows)))
             except (ValueError, MemoryError):  # it need not know rows that nobody asked about
-                middle, places = torch.arange(len(first), device=first.device).flip(0), list(range(len(first)))
+                among, middle, places = (
+                    False,
+                    torch.arange(len(first), device=first.device).flip(0),
+                    list(range(len(first))),
+                )
                 found = scores_of(seen.rows[middle], seen.instances[middle])
         size = torch.cat([first, found]).abs().amax(0)
         share = 1e-3 if first.device.type == "cpu" and first.dtype.itemsize >= 4 else 1e-2
@@ -83,7 +90,7 @@ class Alone:
                 "batch statistics, sorting?): explain a module itself, or call its .eval(); a function must answer "
                 "every row alone"
             )
-        if self.module is not None:
+        if self.module is not None and among:
             _passed.add(self.module)
 
     def _among_neighbours(self, x: Tensor, i: int) -> tuple[Tensor, list[int]]:

@@ -136,7 +136,7 @@ def paper(chance, x):
         "occlusion": Plan(lx.occlusion(b), lambda i: base),
         "vanilla_gradients": Plan(lx.vanilla_gradients(), lambda i: additive, **gradient),
         "gradient_x_input": Plan(lx.gradient_x_input(), lambda i: zero, **gradient),
-        "smoothgrad": Plan(lx.smoothgrad(0.3), lambda i: additive, **gradient),
+        "smoothgrad": Plan(lx.smoothgrad(0.3, sobol=False), lambda i: additive, **gradient),
         "integrated_gradients": Plan(lx.integrated_gradients(b), lambda i: base, **gradient),
     }
     return chance.of("method", plans)
@@ -290,7 +290,7 @@ def units(chance):
     x = torch.from_numpy(a).to(kind) * size
     plans = {
         "c_lime": Plan(lx.c_lime(0.3 * size), lambda i: additive),
-        "smoothgrad": Plan(lx.smoothgrad(0.3 * size), lambda i: additive, (0.0, 1.0)),
+        "smoothgrad": Plan(lx.smoothgrad(0.3 * size, sobol=False), lambda i: additive, (0.0, 1.0)),
         "lime": Plan(
             lx.lime(size),
             lambda i: multiplicative(np.zeros((1, d))),

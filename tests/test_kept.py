@@ -138,13 +138,12 @@ def test_a_users_surrogate_may_work_in_place(monkeypatch):
 
 
 def test_recent_lets_go_what_was_asked_for_longest_ago():
-    recent = Recent[str](largest=3, together=6)
+    recent = Recent[str](together=6)
     for key in "abc":
         recent.put(key, key, 2)
     recent.get("a")
     recent.put("d", "d", 2)
-    recent.put("large", "large", 4)
-    assert [recent.get(key) for key in ("a", "b", "c", "d", "large")] == ["a", None, "c", "d", None]
+    assert [recent.get(key) for key in "abcd"] == ["a", None, "c", "d"]
 
 
 def test_results_are_remembered_of_kept_tensors_alone():

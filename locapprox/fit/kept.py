@@ -74,8 +74,8 @@ def _apart(value: Any, first: Any) -> Any:
 class Recent(Generic[V]):
     """The values asked for last, each of a size, up to a size of all."""
 
-    def __init__(self, largest: int = LARGEST, together: int = TOGETHER) -> None:
-        self.largest, self.together = largest, together
+    def __init__(self, together: int = TOGETHER) -> None:
+        self.together = together
         self._values: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -87,8 +87,6 @@ class Recent(Generic[V]):
             return self._values[key][0]
 
     def put(self, key: Hashable, value: V, size: int) -> None:
-        if size > self.largest:
-            return
         with self._lock:
             self._values[key] = value, size
             while sum(size for _, size in self._values.values()) > self.together:

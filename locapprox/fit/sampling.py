@@ -58,7 +58,7 @@ def samples(
             here, own = neighbourhood.at(x, instances), (None if p is None else p[instances] for p in (places, origin))
             sample = Sample(here, x[instances], instances, scores, n, plan, seed, role, whole, bar, *own)
             if key is not None:
-                sample.keep_as(key)
+                sample.keep_as(key, [] if known is None else known[1])
             yield sample
 
 
@@ -139,13 +139,10 @@ class Sample:
                 pass
         return self._drawn
 
-    def keep_as(self, key: Hashable) -> None:
-        """Take the draw that is kept under this key, or keep it there once it is made."""
-        known = _recent.get(key)
-        self._key = key
-        if known is not None:
-            self._kept = known[1]
-            self._drawn = sum(len(block.xi) + len(block.exact) for block in self._kept)
+    def keep_as(self, key: Hashable, known: list[Block]) -> None:
+        """Take the draw that is kept under this key, or, if it is not known, keep it there once it is made."""
+        self._key, self._kept = key, known
+        self._drawn = sum(len(block.xi) + len(block.exact) for block in known)
 
     def blocks(self) -> Iterator[Block]:
         """The draw, the same each time."""

@@ -100,15 +100,16 @@ def curves(runs: Runs, data: str, model: str, kind: str, path: Path) -> Picture:
 
 
 def label(ax: Axes, frame: pd.DataFrame) -> None:
-    """What methods report, on their curves, where the two layouts lie farthest apart, not too near the ends."""
+    """What methods report, on their curves, beside where the two layouts lie farthest apart, not too near the ends."""
     means = frame.pivot_table(index="k", columns="ranked_by", values="mean")
     middle = means.iloc[len(means) // 4 : max(1, len(means) * 3 // 4)]
     k = int((middle["w"] - middle["w*x"]).abs().to_numpy().argmax()) + len(means) // 4
-    for layout in means:
+    step = max(1, len(means) // 8)
+    for layout, place in zip(means, (max(0, k - step), min(len(means) - 1, k + step)), strict=True):
         box = {"fc": "w", "ec": "0.6", "lw": 0.5, "alpha": 0.85, "pad": 1.5}
         ax.text(
-            means.index[k],
-            means[layout].iloc[k],
+            means.index[place],
+            means[layout].iloc[place],
             str(layout).replace("*", " ⊙ "),
             ha="center",
             va="center",

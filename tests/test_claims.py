@@ -8,6 +8,7 @@ import pytest
 from experiments import authors, authors_models
 from paper_figures import claims
 from paper_figures.claims import CLAIMS, COLUMNS, REFERENCE
+from paper_figures.results import Runs
 from theory_checks import recovery
 from theory_checks.claims import table
 
@@ -85,3 +86,15 @@ def test_without_results_and_reference_a_claim_says_what_is_missing(tmp_path, mo
     monkeypatch.setattr(claims, "REFERENCE", tmp_path / "no.csv")
     with pytest.raises(FileNotFoundError, match="has no theory, which shows theorem-1-lime"):
         claims.claims(Path(tmp_path))
+
+
+def test_other_data_than_the_papers_judge_nothing(tmp_path, monkeypatch):
+    """As of the demo: what was run on diabetes says nothing of WHO and HELOC."""
+    (tmp_path / "perturbations" / "diabetes-mlp").mkdir(parents=True)
+    (tmp_path / "perturbations" / "diabetes-mlp" / "manifest.json").write_text("{}")
+    table = pd.DataFrame({"data": ["diabetes"], "model": ["mlp"], "features": ["all"], "native_split": [True]})
+    monkeypatch.setattr(claims, "read", lambda folder, name: Runs(name, {"verdict": table}, []))
+    found = claims.claims(tmp_path).set_index("id")
+    shown = found[found["command"].str.contains("perturbations")]
+    assert len(shown) >= 2
+    assert (shown["evidence"] == "reference").all()
